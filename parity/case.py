@@ -1,0 +1,173 @@
+"""What the harness needs to know of a port: a case.
+
+A case names a torch reference and a Paddle port, how weights carry over, what goes in, and how each side trains. It
+is built from functions with local imports, so that it can be listed where torch or paddle is missing.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any, Callable, Mapping, Sequence, Union
+
+import numpy as np
+
+from parity.errors import CaseError
+
+STAGES = ("weights", "forward", "forward_train", "loss", "gradients", "step", "trajectory", "postprocess")
+
+
+@dataclass(frozen=True)
+class Rename:
+    """Reference names that match `pattern` (re.search) are rewritten by `replacement` (re.sub)."""
+
+    pattern: str
+    replacement: str
+
+
+@dataclass(frozen=True)
+class Drop:
+    """Reference tensors that match `pattern` (re.search) are not carried over, for a stated reason."""
+
+    pattern: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class Transpose:
+    """Reference matrices that match `pattern` (re.search) are transposed, beyond the rule for linear layers."""
+
+    pattern: str
+
+
+Rule = Union[Rename, Drop, Transpose]
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """The stretch of training that a stage replays.
+
+    Attributes:
+        steps: number of optimizer steps.
+        start: 0-based iteration of the first.
+        iters: length of the whole run that the learning-rate schedule is for.
+        warmup_iters: length of its warm-up.
+    """
+
+    steps: int = 3
+    start: int = 0
+    iters: int = 100
+    warmup_iters: int = 0
+
+
+@dataclass(frozen=True)
+class Side:
+    """How one side is built; all but `model` are optional.
+
+    Attributes:
+        model: () -> torch.nn.Module or paddle.nn.Layer.
+        losses: (inputs) -> callable or module `(outputs, targets) -> dict of scalar terms`; `inputs` are the numpy
+            arrays, for losses that depend on the size.
+        optimizer: (model, losses, Schedule) -> an object with `step()` and either `zero_grad()` (torch) or
+            `clear_grad()` (paddle). torch: a `torch.optim.Optimizer`, or an object with one as `.optim`. paddle: a
+            `paddle.optimizer.Optimizer`, or an object with one as `.inner` and `learning_rates()`.
+        rate: (iteration, Schedule) -> base learning rate of the step with this index, by the side's own schedule.
+        outputs: (result of the forward pass) -> dict of named tensors; by default a dict is taken as it is, and the
+            elements of a tuple are named "0", "1", ...
+        postprocess: (outputs) -> dict of discrete arrays (class ids, instance ids).
+    """
+
+    model: Callable[[], Any]
+    losses: Callable[[Mapping[str, np.ndarray]], Any] | None = None
+    optimizer: Callable[[Any, Any, Schedule], Any] | None = None
+    rate: Callable[[int, Schedule], float] | None = None
+    outputs: Callable[[Any], dict[str, Any]] | None = None
+    postprocess: Callable[[dict[str, Any]], dict[str, Any]] | None = None
+
+
+@dataclass(frozen=True)
+class Probe:
+    """Outputs made up to drive the losses into a corner that the model's own outputs do not reach.
+
+    Attributes:
+        outputs: output name -> array.
+        targets: target name -> array.
+    """
+
+    outputs: Mapping[str, np.ndarray]
+    targets: Mapping[str, np.ndarray]
+
+
+@dataclass(frozen=True)
+class Case:
+    """One port against one original.
+
+    Attributes:
+        name: `<model>_<backbone>[_<upstream>]`.
+        reference: the torch side; a function is short for `Side(model=function)`.
+        port: the Paddle side, likewise.
+        inputs: name -> specification from `parity.inputs`.
+        feed: which inputs the models get, in order; the others are targets.
+        size: (H, W) of the inputs.
+        weights: rules, applied in order to each reference name; every rule has to match something.
+        probes: (seed, (H, W)) -> probe name -> Probe.
+        step: what the `step` stage replays.
+        trajectory: what the `trajectory` stage replays.
+        upstream: "owner/repository@commit" that the reference stands for, or None.
+        not_applicable: stage -> why this case cannot have it.
+        ignored: (regular expression, reason) of points that only one side can have.
+        extra_sizes: further sizes at which the case must hold, for tests.
+    """
+
+    name: str
+    reference: Side | Callable[[], Any]
+    port: Side | Callable[[], Any]
+    inputs: Mapping[str, Any]
+    feed: Sequence[str] = ("image",)
+    size: tuple[int, int] = (129, 257)
+    weights: Sequence[Rule] = ()
+    probes: Callable[[int, tuple[int, int]], Mapping[str, Probe]] | None = None
+    step: Schedule = field(default_factory=Schedule)
+    trajectory: Schedule = field(default_factory=lambda: Schedule(steps=8))
+    upstream: str | None = None
+    not_applicable: Mapping[str, str] = field(default_factory=dict)
+    ignored: Sequence[tuple[str, str]] = ()
+    extra_sizes: Sequence[tuple[int, int]] = ()
+
+    def __post_init__(self) -> None:
+        for attribute in ("reference", "port"):
+            side = getattr(self, attribute)
+            if not isinstance(side, Side):
+                object.__setattr__(self, attribute, Side(model=side))
+        for stage in self.not_applicable:
+            if stage not in STAGES:
+                raise CaseError(f"case {self.name}: not_applicable names {stage!r}; stages are {', '.join(STAGES)}")
+        for key in self.feed:
+            if key not in self.inputs:
+                raise CaseError(f"case {self.name}: feed names {key!r}; inputs are {', '.join(self.inputs)}")
+
+    def schedule_iterations(self) -> list[int]:
+        """Where the learning-rate schedule is sampled: its ends, around the end of the warm-up, and in between."""
+        run, warmup = self.step.iters, self.step.warmup_iters
+        spread = [run * part // 16 for part in range(16)]
+        edges = [0, 1, warmup // 2, warmup - 1, warmup, warmup + 1, run - 1]
+        return sorted({iteration for iteration in spread + edges if 0 <= iteration < run})
+
+    def make_inputs(self, seed: int = 0, size: tuple[int, int] | None = None) -> dict[str, np.ndarray]:
+        """The inputs at a size, by name."""
+        return {name: spec.make(name, size or self.size, seed) for name, spec in self.inputs.items()}
+
+    def why_not(self, stage: str) -> str | None:
+        """The reason why a stage cannot run for this case, or None.
+
+        Declared reasons come first; a stage whose functions neither side gives is reported as such.
+        """
+        if stage in self.not_applicable:
+            return self.not_applicable[stage]
+        needs = {"loss": "losses", "gradients": "losses", "step": "optimizer", "trajectory": "optimizer"}
+        attribute = needs.get(stage, stage if stage == "postprocess" else None)
+        if attribute is None:
+            return None
+        given = [side for side in ("reference", "port") if getattr(getattr(self, side), attribute) is not None]
+        if len(given) == 1:
+            raise CaseError(f"case {self.name}: only the {given[0]} gives `{attribute}`; give it on both sides")
+        return None if given else f"the case gives no `{attribute}`"

@@ -1,0 +1,176 @@
+"""STDC1-Seg and STDC2-Seg against MichaelFan01/STDC-Seg@59ff37f (MIT), in upstream's recipe.
+
+The input is 8k+1 pixels high and wide, where every resize ratio is exact in float32 too.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Mapping
+
+import numpy as np
+
+from parity import fill, inputs
+from parity.case import Case, Probe, Schedule, Side
+
+UPSTREAM = "MichaelFan01/STDC-Seg@59ff37f"
+NUM_CLASSES = 19
+BATCH = 4  # of two images, a batch norm over 1x1 maps makes +1 and -1: its gradients would be rounding noise
+
+PARAM_GROUPS = (
+    {"name": r"^cp\.backbone\.", "kind": "norm", "trainable": False},
+    {"name": r"^(ffm|conv_out\w*)\.", "kind": "norm", "lr_mult": 10.0, "weight_decay_mult": 0.0},
+    {"name": r"^(ffm|conv_out\w*)\.", "lr_mult": 10.0},
+    {"kind": "norm", "weight_decay_mult": 0.0},
+)
+
+
+def probes(seed: int, size: tuple[int, int]) -> dict[str, Probe]:
+    """Outputs for the corners of the losses.
+
+    `confident`: most pixels are easy, so that OHEM falls back to the n_min largest losses; `mixed`: a third is hard, so
+    that the threshold selects; `ignored`: no pixel has a label.
+    """
+    label = inputs.labels(BATCH, NUM_CLASSES).make("probe.label", size, seed)
+    ignored = np.full_like(label, 255)
+    return {
+        "confident": Probe(_logits(label, size, seed, share_hard=0.02), {"label": label}),
+        "mixed": Probe(_logits(label, size, seed, share_hard=0.33), {"label": label}),
+        "ignored": Probe(_logits(label, size, seed, share_hard=0.33), {"label": ignored}),
+    }
+
+
+def _logits(label: np.ndarray, size: tuple[int, int], seed: int, *, share_hard: float) -> dict[str, np.ndarray]:
+    random = np.random.RandomState(fill.seed_of("probe.logits", size, seed))
+    outputs = {}
+    for name in ("semantic", "aux16", "aux32"):
+        logits = random.standard_normal((label.shape[0], NUM_CLASSES, *size))
+        easy = random.uniform(size=label.shape) >= share_hard
+        truth = (label[:, None] == np.arange(NUM_CLASSES)[:, None, None]) & easy[:, None]
+        outputs[name] = (np.round((logits + 9.0 * truth) * 256) / 256).astype(np.float32)
+    detail = random.standard_normal((label.shape[0], 1, -(-size[0] // 8), -(-size[1] // 8)))
+    outputs["detail8"] = (np.round(detail * 256) / 256).astype(np.float32)
+    return outputs
+
+
+def min_kept(targets: Mapping[str, np.ndarray]) -> int:
+    """Upstream's n_min, 1/16 of the pixels of the batch."""
+    return targets["label"].size // 16
+
+
+def _reference(backbone: str) -> Side:
+    def model() -> Any:
+        from parity.reference.stdc import BiSeNet
+
+        return BiSeNet(backbone=backbone, n_classes=NUM_CLASSES, use_boundary_8=True)
+
+    def losses(targets: Mapping[str, np.ndarray]) -> Any:
+        from parity.reference.stdc import STDCLosses
+
+        return STDCLosses(n_min=min_kept(targets))
+
+    def rate(iteration: int, schedule: Schedule) -> float:
+        from parity.reference.optim import warmup_poly
+
+        return warmup_poly(
+            iteration,
+            base_lr=0.01,
+            warmup_iters=schedule.warmup_iters,
+            warmup_start_lr=1e-5,
+            max_iters=schedule.iters,
+            power=0.9,
+        )
+
+    def optimizer(model: Any, losses: Any, schedule: Schedule) -> Any:
+        from parity.reference.optim import ScheduledSGD
+        from parity.reference.stdc import parameter_groups
+
+        groups = parameter_groups(model, losses)
+        return ScheduledSGD(
+            groups, schedule=lambda i: rate(i, schedule), momentum=0.9, weight_decay=5e-4, start=schedule.start
+        )
+
+    return Side(model, losses, optimizer, rate, postprocess=lambda outputs: {"pred": outputs["semantic"].argmax(1)})
+
+
+class _Stepper:
+    """The engine's optimizer, which is told the iteration, as one that counts."""
+
+    def __init__(self, optimizer: Any, iteration: int) -> None:
+        self.optimizer, self.inner, self.iteration = optimizer, optimizer.inner, iteration
+
+    def step(self) -> None:
+        self.optimizer.step(self.iteration)
+        self.iteration += 1
+
+    def learning_rates(self) -> dict[str, float]:
+        return self.optimizer.learning_rates()
+
+
+def _port(backbone: str) -> Side:
+    def model() -> Any:
+        from paddleseg_ext.models import STDCSeg, backbones
+
+        return STDCSeg(
+            NUM_CLASSES,
+            getattr(backbones, backbone)(classifier=True, alias_stages=True),
+            abs_gamma=True,
+            unused_heads=True,
+            aux_in_eval=True,
+        )
+
+    def losses(targets: Mapping[str, np.ndarray]) -> Any:
+        from paddleseg_ext.losses import build_losses
+
+        ohem = {"type": "OhemCrossEntropy", "thresh": 0.7, "min_kept": min_kept(targets)}
+        return build_losses(
+            [
+                {**ohem, "output": "semantic", "name": "loss_seg"},
+                {**ohem, "output": "aux16", "name": "loss_aux16"},
+                {**ohem, "output": "aux32", "name": "loss_aux32"},
+                {"type": "DetailAggregateLoss", "output": "detail8", "name": "loss_detail", "decay_fuse_kernel": True},
+            ]
+        )
+
+    def polynomial(schedule: Schedule) -> Any:
+        from paddleseg_ext.optim import PolynomialDecay
+
+        return PolynomialDecay(
+            learning_rate=0.01,
+            power=0.9,
+            iters=schedule.iters,
+            warmup_iters=schedule.warmup_iters,
+            warmup_start_lr=1e-5,
+            warmup="multiplicative",
+        )
+
+    def optimizer(model: Any, losses: Any, schedule: Schedule) -> Any:
+        from paddleseg_ext.optim import build_optimizer
+
+        config = {"type": "Momentum", "momentum": 0.9, "weight_decay": 5e-4, "param_groups": PARAM_GROUPS}
+        return _Stepper(build_optimizer(config, polynomial(schedule), model=model, losses=losses), schedule.start)
+
+    def rate(iteration: int, schedule: Schedule) -> float:
+        return polynomial(schedule)(iteration)
+
+    return Side(
+        model, losses, optimizer, rate, postprocess=lambda outputs: {"pred": outputs["semantic"].argmax(1).numpy()}
+    )
+
+
+def _case(name: str, reference: str, port: str) -> Case:
+    return Case(
+        name=name,
+        reference=_reference(reference),
+        port=_port(port),
+        inputs={"image": inputs.image(BATCH), "label": inputs.labels(BATCH, NUM_CLASSES)},
+        size=(65, 129),
+        probes=probes,
+        # early in the warm-up: at full rate, random weights amplify any rounding a hundredfold per step
+        step=Schedule(steps=3, start=200, iters=60000, warmup_iters=1000),
+        trajectory=Schedule(steps=10, start=200, iters=60000, warmup_iters=1000),
+        upstream=UPSTREAM,
+        extra_sizes=((64, 96), (97, 129)),
+    )
+
+
+CASES = (_case("stdc1", "STDCNet813", "STDC1"), _case("stdc2", "STDCNet1446", "STDC2"))

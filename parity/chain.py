@@ -1,0 +1,165 @@
+"""The first link of the chain of trust: the reference against what its upstream repository computed.
+
+`replay` drives a torch model through everything that is recorded. `parity/upstream/record_*.py` calls it on upstream's
+own classes and stores the digests; `verify` calls it on the reference and compares.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from parity import fill, policy
+from parity.case import Case
+from parity.errors import CaseError
+from parity.traces import Recording, Run, Trace, digest
+
+RECORDINGS = Path(__file__).parent / "upstream"
+
+
+@dataclass(frozen=True)
+class ChainResult:
+    """How the reference relates to upstream.
+
+    Attributes:
+        status: "verified", "broken" (a recorded number differs), "unverified" (there is no recording) or "unchecked".
+        upstream: "owner/repository@commit".
+        detail: what was compared, or the first divergence, or what is missing.
+        worst: largest relative difference.
+        points: compared.
+    """
+
+    status: str
+    upstream: str
+    detail: str
+    worst: float = 0.0
+    points: int = 0
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON-able."""
+        return {**self.__dict__, "worst": self.worst if np.isfinite(self.worst) else None}
+
+
+def replay(side: Any, case: Case, run: Run) -> Trace:
+    """Everything that is recorded of one run, in one trace.
+
+    Args:
+        side: a TorchSide of upstream's model or of the reference.
+        case: gives inputs, probes and the schedule.
+        run: size, seed and dtype.
+    """
+    arrays = case.make_inputs(run.seed * 1000, run.size)
+    inputs = [arrays[name] for name in case.feed]
+    targets = {name: value for name, value in arrays.items() if name not in case.feed}
+    state = fill.state(side.shapes(), run.seed)
+    trace = Trace()
+
+    def keep(stage: str, part: Trace) -> None:
+        if "crash" in part.meta:
+            raise CaseError(f"{case.name}: {stage} raised {part.meta['crash']}")
+        leaves = part.meta.get("leaves")
+        for name, value in part.points.items():
+            if leaves is None or "/" in name or name.partition("@")[0] in leaves:  # containers are nobody's contract
+                trace.add(f"{stage}/{name}", value)
+
+    side.load(state)
+    keep("forward", side.observe(inputs, targets, train=False, backward=False))
+    if case.why_not("gradients") is None:
+        side.load(state)
+        keep("train", side.observe(inputs, targets, train=True, backward=True))
+        for name, value in side.buffers().items():
+            trace.add(f"train/buffer/{name}", value)
+        for name, probe in (case.probes(run.seed, run.size) if case.probes else {}).items():
+            keep(f"loss/{name}", side.evaluate_losses(probe.outputs, probe.targets))
+    if case.why_not("step") is None:
+        side.load(state)
+        _replay_steps(side, case, run, trace, targets)
+    return trace
+
+
+def _replay_steps(side: Any, case: Case, run: Run, trace: Trace, targets: dict[str, np.ndarray]) -> None:
+    for iteration, rate in side.schedule(case.schedule_iterations(), case.step).items():
+        trace.add(f"step/schedule/{iteration}", np.float64(rate))
+    side.start_training(case.step, targets)
+    for step in range(case.step.steps):
+        arrays = case.make_inputs(run.seed * 1000 + step, run.size)
+        labels = {name: value for name, value in arrays.items() if name not in case.feed}
+        terms, _ = side.train_step([arrays[name] for name in case.feed], labels)
+        for name, value in terms.items():
+            trace.add(f"step/{step + 1}/loss/{name}", value)
+        for name, rate in side.learning_rates().items():
+            trace.add(f"step/{step + 1}/learning_rate/{name}", np.float64(rate))
+    for name, value in side.optimizer_state().items():
+        trace.add(f"step/optimizer/{name}", value)
+    for name, value in side.parameters().items():
+        trace.add(f"step/parameter/{name}", value)
+    for name, value in side.buffers().items():
+        trace.add(f"step/buffer/{name}", value)
+
+
+def verify(case: Case, *, recordings: Path = RECORDINGS) -> ChainResult:
+    """Compares the reference with its recording, in float64.
+
+    Args:
+        case: whose reference.
+        recordings: folder of the recordings.
+    """
+    if case.upstream is None:
+        return ChainResult("unverified", "", "the case names no upstream repository")
+    path = recordings / case.name
+    if not path.with_suffix(".json").exists():
+        return ChainResult("unverified", case.upstream, f"no recording {path.name}.json in parity/upstream")
+    recording = Recording.load(path)
+    if recording.upstream != case.upstream:
+        return ChainResult("broken", case.upstream, f"the recording is of {recording.upstream}", np.inf)
+    from parity.torch_side import TorchSide
+
+    points, worst = 0, 0.0
+    for name, run in recording.runs.items():
+        if run.dtype != "float64":
+            continue
+        side = TorchSide(case.reference, match_paddle=False)
+        if side.shapes() != recording.state_dict or list(side.shapes()) != list(recording.state_dict):
+            return ChainResult("broken", case.upstream, _key_difference(side.shapes(), recording), np.inf)
+        difference = _compare(replay(side, case, run), run)
+        if isinstance(difference, str):
+            return ChainResult("broken", case.upstream, f"{name}: {difference}", np.inf, points)
+        points, worst = points + len(run.points), max(worst, difference)
+    runs = ", ".join(f"{run.size[0]}x{run.size[1]}" for run in recording.runs.values() if run.dtype == "float64")
+    return ChainResult("verified", case.upstream, f"{points} points at {runs}", worst, points)
+
+
+def _compare(trace: Trace, run: Run) -> float | str:
+    """The worst relative difference, or a sentence about the first point that differs."""
+    worst = 0.0
+    for name, (shape, recorded) in run.points.items():
+        if name not in trace.points:
+            return f"the reference has no point {name}"
+        value = trace.points[name]
+        if tuple(value.shape) != shape:
+            return f"{name} has shape {tuple(value.shape)}; upstream {shape}"
+        if value.size == 0:
+            continue
+        own = digest(value)
+        scale = recorded[0]
+        difference = float(np.max(np.abs(own - recorded)))
+        error = difference / scale if scale > 0 else (0.0 if difference == 0 else np.inf)
+        if not error <= policy.RELATIVE:
+            return f"{name} differs by {error:.1e} (limit {policy.RELATIVE:.0e})"
+        worst = max(worst, error)
+    extra = [name for name in trace.points if name not in run.points]
+    if extra:
+        return f"upstream has no point {extra[0]} ({len(extra)} in all)"
+    return worst
+
+
+def _key_difference(shapes: dict[str, tuple[int, ...]], recording: Recording) -> str:
+    missing = [name for name in recording.state_dict if name not in shapes]
+    extra = [name for name in shapes if name not in recording.state_dict]
+    if missing or extra:
+        return f"state dict: the reference lacks {missing[:3]}, upstream lacks {extra[:3]}"
+    wrong = next((name for name in shapes if shapes[name] != recording.state_dict[name]), "the order of its keys")
+    return f"state dict: {wrong} is not upstream's"

@@ -1,0 +1,165 @@
+"""The command: which cases, what with, and where the report goes."""
+
+from __future__ import annotations
+
+import argparse
+import importlib.util
+import os
+import sys
+import traceback
+from pathlib import Path
+from typing import Any, Sequence
+
+from parity.case import STAGES, Case
+from parity.errors import CaseError, ParityError
+
+EXIT_USAGE = 2
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """The command's arguments."""
+    parser = argparse.ArgumentParser(
+        prog="python parity/check.py",
+        allow_abbrev=False,
+        description="Loads converted PyTorch weights into Paddle ports and compares them stage by stage in float64. "
+        "Exit codes: 0 equal, 1 a mismatch, 2 a bad argument or case, 3 a side crashed.",
+    )
+    parser.add_argument("cases", nargs="*", metavar="FILE.py", help="files of your own with a CASE or CASES")
+    parser.add_argument("--list", action="store_true", help="list the cases and stop")
+    parser.add_argument("--case", nargs="+", default=[], metavar="NAME", help="cases to run; a FILE.py works too")
+    parser.add_argument("--stage", nargs="+", metavar="NAME", help=f"stages to run, of {', '.join(STAGES)}")
+    parser.add_argument("--input", type=Path, metavar="IMAGE", help="a photograph to run on, and to draw the picture of")
+    parser.add_argument("--weights", type=Path, metavar="FILE", help="checkpoint of the reference (one case only)")
+    parser.add_argument("--seed", type=int, default=0, help="of the generated weights and inputs (default 0)")
+    parser.add_argument("--size", nargs=2, type=int, metavar=("H", "W"), help="input size (default: the case's)")
+    parser.add_argument("--json", metavar="PATH", help="write the results as JSON; - for standard output")
+    parser.add_argument("--md", type=Path, metavar="PATH", help="write the table as Markdown, for a pull request")
+    parser.add_argument("--reprod-log", type=Path, metavar="DIR", help="write both sides as reprod-log .npy files")
+    parser.add_argument("--report-dtype", choices=("float32", "none"), default="float32",
+                        help="precision of the numerics report beside the float64 verdict")  # fmt: skip
+    parser.add_argument("--report-dir", type=Path, default=Path("parity_report"), help="where the pictures go")
+    parser.add_argument("--isolate", action="store_true", help="run each side in a process of its own")
+    parser.add_argument("--num_threads", type=int, help="CPU threads (default: all cores)")
+    parser.add_argument("--debug", action="store_true", help="show tracebacks")
+    return parser
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs the command; returns its exit code."""
+    options = build_parser().parse_args(arguments)
+    try:
+        return _run(options)
+    except ParityError as error:
+        if options.debug:
+            traceback.print_exc()
+        print(f"error: {error}", file=sys.stderr)
+        return EXIT_USAGE
+    except KeyboardInterrupt:
+        return 130
+
+
+def _run(options: argparse.Namespace) -> int:
+    from paddleseg_ext import threads
+
+    machine = threads.configure(options.num_threads)
+    _quieten_paddle()
+    cases = select(options.case + options.cases)
+    if options.list:
+        for case in cases:
+            print(f"{case.name:32} {case.upstream or 'no upstream named'}")
+        return 0
+    _check(options, cases)
+    from parity import report, stages
+
+    weights = _read_weights(options.weights) if options.weights else None
+    photo = report.photograph(options.input)
+    results = []
+    to_stdout = options.json == "-"
+    with report.progress(quiet=to_stdout) as progress:
+        for case in cases:
+            result = stages.run(
+                case,
+                stages=options.stage,
+                seed=options.seed,
+                size=tuple(options.size) if options.size else None,
+                weights=weights,
+                inputs=report.photo_inputs(case, photo, options) if options.input else None,
+                float32=options.report_dtype == "float32",
+                isolate=options.isolate,
+                progress=progress,
+            )
+            if photo is not None:
+                progress(case.name, "picture")
+                result.picture = report.draw(result, case, photo, options.report_dir)
+            if options.reprod_log:
+                report.write_reprod_log(result, options.reprod_log)
+            result.release()
+            results.append(result)
+    report.write(results, machine=machine, json_path=options.json, md_path=options.md, debug=options.debug)
+    return max(result.exit_code for result in results)
+
+
+def select(names: Sequence[str]) -> list[Case]:
+    """Cases by name or by file; all of this repository's when none is named.
+
+    Raises:
+        CaseError: for an unknown name or a file without a case.
+    """
+    from parity import cases
+
+    if not names:
+        return list(cases.load().values())
+    selected: list[Case] = []
+    for name in names:
+        selected.extend(_from_file(Path(name)) if name.endswith(".py") else [cases.get(name)])
+    return selected
+
+
+def _from_file(path: Path) -> list[Case]:
+    if not path.exists():
+        raise CaseError(f"{path}: there is no such file; expected a Python file with a CASE or CASES")
+    spec = importlib.util.spec_from_file_location(f"parity_case_{path.stem}", path)
+    module = importlib.util.module_from_spec(spec)
+    sys.path.insert(0, str(path.resolve().parent))
+    try:
+        spec.loader.exec_module(module)
+    except Exception as error:
+        raise CaseError(f"{path}: importing it raised {type(error).__name__}: {error}") from error
+    found = list(getattr(module, "CASES", ())) or [module.CASE] if hasattr(module, "CASE") or hasattr(module, "CASES") else []  # fmt: skip
+    if not found or not all(isinstance(case, Case) for case in found):
+        raise CaseError(f"{path}: defines no CASE or CASES; expected `CASE = parity.Case(name=..., ...)`")
+    return found
+
+
+def _check(options: argparse.Namespace, cases: Sequence[Case]) -> None:
+    if options.weights and len(cases) != 1:
+        raise CaseError(f"--weights: {len(cases)} cases are selected; expected one; name it with --case")
+    if options.weights and not options.weights.exists():
+        raise CaseError(f"--weights {options.weights}: there is no such file")
+    if options.input and not options.input.exists():
+        raise CaseError(f"--input {options.input}: there is no such file")
+    if options.size and min(options.size) < 1:
+        raise CaseError(f"--size {options.size[0]} {options.size[1]}: expected two positive numbers, height and width")
+    if options.num_threads is not None and options.num_threads < 1:
+        raise CaseError(f"--num_threads {options.num_threads}: expected a positive number")
+    for module in ("torch", "paddle"):
+        if importlib.util.find_spec(module) is None:
+            raise CaseError(f"{module} is not installed; run `make setup`, or pip install paddleseg-ext[parity]")
+
+
+def _read_weights(path: Path) -> Any:
+    from paddleseg_ext.errors import PaddlesegExtError
+    from parity import torch_files
+
+    try:
+        return torch_files.load_any(path)
+    except PaddlesegExtError as error:
+        raise CaseError(str(error)) from error
+
+
+def _quieten_paddle() -> None:
+    os.environ.setdefault("GLOG_minloglevel", "2")
+    import warnings
+
+    for message in ("No ccache found", "When training, we now always track"):
+        warnings.filterwarnings("ignore", message=message)

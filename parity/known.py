@@ -1,0 +1,86 @@
+"""Where Paddle differs from torch on purpose: each entry predicts Paddle's value exactly.
+
+A known difference is a formula, never a wider tolerance. tests/parity/test_known.py measures each on the installed
+versions and fails when it stops being true.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Mapping
+
+import numpy as np
+
+
+@dataclass(frozen=True)
+class KnownDifference:
+    """One entry of the ledger.
+
+    Attributes:
+        name: short.
+        rule: what Paddle does, and what torch does.
+        handled: where the harness makes up for it.
+    """
+
+    name: str
+    rule: str
+    handled: str
+
+
+LEDGER = (
+    KnownDifference(
+        "running variance",
+        "Paddle's batch norms average the biased variance of a batch, torch's the unbiased one (n/(n-1) times it)",
+        "known.running_variance predicts Paddle's value from the reference's",
+    ),
+    KnownDifference(
+        "float32 attributes of normalisations",
+        "epsilon and momentum of a normalisation are float32 in Paddle, even in a float64 network",
+        "the reference gets the same rounded values (torch_side._round_attributes)",
+    ),
+    KnownDifference(
+        "float32 attributes of Momentum",
+        "momentum and weight decay of paddle.optimizer.Momentum are float32, even for float64 parameters",
+        "the reference gets the same rounded values (torch_side._round_groups)",
+    ),
+    KnownDifference(
+        "float32 inside float64 operators",
+        "the ratio of a bilinear resize and the divisor of an average pooling's backward are float32",
+        "the port computes them in float64 (paddle_float64)",
+    ),
+)
+
+
+class RunningVariance:
+    """Predicts Paddle's running variances from the reference's, step by step.
+
+    With momentum m (torch's sense), torch updates r' = (1-m) r + m v n/(n-1) and Paddle p' = (1-m) p + m v, so
+    p' = (1-m) p + (r' - (1-m) r) (n-1)/n. Where no step was taken, p = r.
+
+    Args:
+        initial: running statistics before the first step, by name.
+    """
+
+    def __init__(self, initial: Mapping[str, np.ndarray]) -> None:
+        self.reference = {name: np.array(value, np.float64) for name, value in initial.items()}
+        self.port = {name: value.copy() for name, value in self.reference.items()}
+
+    def advance(self, buffers: Mapping[str, np.ndarray], norms: Mapping[str, Mapping[str, Any]]) -> dict[str, np.ndarray]:  # fmt: skip
+        """The values Paddle should have after one more step.
+
+        Args:
+            buffers: the reference's running statistics after the step, by name.
+            norms: path of each normalisation that ran -> `{count, momentum}` of the reference.
+        """
+        expected = {}
+        for name, value in buffers.items():
+            path, _, attribute = name.rpartition(".")
+            if attribute == "running_var" and path in norms:
+                n, m = norms[path]["count"], norms[path]["momentum"]
+                added = value - (1.0 - m) * self.reference[name]
+                self.port[name] = (1.0 - m) * self.port[name] + added * (n - 1) / n
+                self.reference[name] = value
+                expected[name] = self.port[name]
+            else:
+                expected[name] = value
+        return expected

@@ -1,0 +1,325 @@
+"""The port's side: with `paddle_float64`, the only module of the harness's core that imports paddle.
+
+Its methods are those of `TorchSide`, and so are the names it returns: normalisation buffers and accumulators are
+called what torch calls them.
+"""
+
+from __future__ import annotations
+
+from contextlib import contextmanager
+from typing import Any, Iterator, Mapping, Sequence
+
+import numpy as np
+import paddle
+from paddle import nn
+
+from parity import paddle_float64
+from parity.case import Schedule, Side
+from parity.traces import Trace
+from parity.weights import PortTensor
+
+_BATCH_NORMS = nn.layer.norm._BatchNormBase
+_BUFFERS = {"_mean": "running_mean", "_variance": "running_var"}
+_ACCUMULATORS = ("velocity", "moment1", "moment2")
+_DROPOUTS = (nn.Dropout, nn.Dropout2D, nn.Dropout3D)
+
+
+class PaddleSide:
+    """A Paddle model that can be observed while it computes.
+
+    Args:
+        side: how it is built.
+        dtype: "float64", in which resizing and average pooling are exact (see `paddle_float64`), or "float32".
+    """
+
+    name = "port"
+
+    def __init__(self, side: Side, *, dtype: str = "float64") -> None:
+        paddle.set_device("cpu")
+        self.side = side
+        self.dtype = dtype
+        self.model = side.model()
+        layers = dict(self.model.named_sublayers())
+        self.dropout = {path: layer.p for path, layer in layers.items() if isinstance(layer, _DROPOUTS)}
+        for path in self.dropout:
+            layers[path].p = 0.0
+        self.model.to(dtype=dtype)
+        self._training: tuple[Any, Any, Any] | None = None
+
+    def versions(self) -> dict[str, str]:
+        """Package versions that the numbers depend on."""
+        return {"paddlepaddle": paddle.__version__, "numpy": np.__version__}
+
+    def tensors(self) -> list[PortTensor]:
+        """All parameters and buffers; how torch would name and lay them out follows their layer's type."""
+        layers = _all_paths(self.model)
+        tensors = []
+        for name, value in self.model.state_dict().items():
+            path, _, attribute = name.rpartition(".")
+            layer, shape = layers[path], tuple(value.shape)
+            if isinstance(layer, _BATCH_NORMS) and attribute in _BUFFERS:
+                tensors.append(PortTensor(name, f"{path}.{_BUFFERS[attribute]}" if path else _BUFFERS[attribute], shape))
+            elif isinstance(layer, nn.Linear) and attribute == "weight":
+                tensors.append(PortTensor(name, name, shape[::-1], transposed=True))
+            else:
+                tensors.append(PortTensor(name, name, shape))
+        return tensors
+
+    def load(self, state: Mapping[str, np.ndarray]) -> None:
+        """Loads a state in the port's own names, strictly."""
+        own = self.model.state_dict()
+        if set(own) != set(state):
+            raise KeyError(f"state and port differ in {sorted(set(own) ^ set(state))[:5]}")
+        for name, value in state.items():
+            own[name].set_value(np.asarray(value).astype(own[name].numpy().dtype))
+
+    def state(self) -> dict[str, np.ndarray]:
+        """The state dict in the port's own names."""
+        return {name: value.numpy() for name, value in self.model.state_dict().items()}
+
+    def buffers(self) -> dict[str, np.ndarray]:
+        """Running statistics by torch's name."""
+        found = {}
+        for path, layer in self.model.named_sublayers(include_self=True):
+            if isinstance(layer, _BATCH_NORMS):
+                for own, name in _BUFFERS.items():
+                    found[f"{path}.{name}" if path else name] = getattr(layer, own).numpy()
+        return found
+
+    def parameters(self) -> dict[str, np.ndarray]:
+        """Trainable parameters of the model, and of the losses while training, by name, as torch lays them out."""
+        linear = self._linear_weights()
+        return {n: p.numpy().T if n in linear else p.numpy() for n, p in self._named_parameters().items()}
+
+    def module_types(self) -> dict[str, str]:
+        """Leaf layer path -> class name."""
+        return {path: type(layer).__name__ for path, layer in self.model.named_sublayers() if not layer._sub_layers}
+
+    def observe(self, inputs: Sequence[np.ndarray], targets: Mapping[str, np.ndarray], *, train: bool, backward: bool) -> Trace:  # fmt: skip
+        """As `TorchSide.observe`."""
+        trace = Trace(meta={"leaves": self.module_types(), "dropout": dict(self.dropout)})
+        self.model.train() if train else self.model.eval()
+        tensors = [self._tensor(value, gradient=backward) for value in inputs]
+        fired: list[tuple[str, np.ndarray]] = []
+        try:
+            with self._exact(), self._hooks(trace, fired if backward else None), paddle.set_grad_enabled(backward):
+                outputs = self._forward(tensors)
+                for name, value in outputs.items():
+                    trace.add(f"output/{name}", value.numpy())
+                if backward:
+                    terms = self._cast(self.side.losses(targets))(outputs, self._targets(targets))
+                    for name, value in terms.items():
+                        trace.add(f"term/{name}", value.numpy())
+                    self._clear_gradients()
+                    sum(terms.values()).backward()
+                    self._add_gradients(trace, fired, tensors)
+        except Exception as error:
+            trace.meta["crash"] = f"{type(error).__name__}: {error}"
+        return trace
+
+    def evaluate_losses(self, outputs: Mapping[str, np.ndarray], targets: Mapping[str, np.ndarray]) -> Trace:
+        """As `TorchSide.evaluate_losses`."""
+        trace = Trace()
+        tensors = {name: self._tensor(value, gradient=True) for name, value in outputs.items()}
+        try:
+            with self._exact():
+                terms = self._cast(self.side.losses(targets))(tensors, self._targets(targets))
+                for name, value in terms.items():
+                    trace.add(name, value.numpy())
+                total = sum(terms.values())
+                if not total.stop_gradient:
+                    total.backward()
+            for name, tensor in tensors.items():
+                trace.add(f"d_{name}", _gradient(tensor))
+        except Exception as error:
+            trace.meta["crash"] = f"{type(error).__name__}: {error}"
+        return trace
+
+    def postprocess(self, outputs: Mapping[str, np.ndarray]) -> Trace:
+        """As `TorchSide.postprocess`."""
+        tensors = {name: self._tensor(value) for name, value in outputs.items()}
+        result = self.side.postprocess(tensors)
+        return Trace({name: np.asarray(value) for name, value in result.items()})
+
+    def start_training(self, schedule: Schedule, targets: Mapping[str, np.ndarray]) -> None:
+        """As `TorchSide.start_training`."""
+        losses = self._cast(self.side.losses(targets))
+        optimizer = self.side.optimizer(self.model, losses, schedule)
+        self._training = (losses, optimizer, getattr(optimizer, "inner", optimizer))
+
+    def train_step(self, inputs: Sequence[np.ndarray], targets: Mapping[str, np.ndarray]) -> tuple[dict[str, np.ndarray], dict[str, Any]]:  # fmt: skip
+        """As `TorchSide.train_step`; the second result is empty."""
+        losses, optimizer, _ = self._training
+        self.model.train()
+        self._clear_gradients()
+        with self._exact():
+            terms = losses(self._forward([self._tensor(value) for value in inputs]), self._targets(targets))
+            sum(terms.values()).backward()
+            optimizer.step()
+        return {name: value.numpy() for name, value in terms.items()}, {}
+
+    def learning_rates(self) -> dict[str, float]:
+        """As `TorchSide.learning_rates`."""
+        _, optimizer, inner = self._training
+        if hasattr(optimizer, "learning_rates"):
+            return optimizer.learning_rates()
+        names = {id(parameter): name for name, parameter in self._named_parameters().items()}
+        rate = float(inner.get_lr())
+        return {names[id(p)]: rate * p.optimize_attr["learning_rate"] for p in _optimized(inner)}
+
+    def schedule(self, iterations: Sequence[int], schedule: Schedule) -> dict[int, float]:
+        """As `TorchSide.schedule`."""
+        return {i: float(self.side.rate(i, schedule)) for i in iterations} if self.side.rate else {}
+
+    def optimizer_state(self) -> dict[str, np.ndarray]:
+        """As `TorchSide.optimizer_state`."""
+        names = {parameter.name: name for name, parameter in self._named_parameters().items()}
+        linear = self._linear_weights()
+        state = {}
+        for accumulator, variables in self._training[2]._accumulators.items():
+            for variable, value in variables.items():
+                if accumulator in _ACCUMULATORS:
+                    name = names[variable]
+                    state[f"{name}.{accumulator}"] = value.numpy().T if name in linear else value.numpy()
+        return state
+
+    def attributes(self, path: str) -> dict[str, Any]:
+        """As `TorchSide.attributes`."""
+        layer = dict(self.model.named_sublayers())[path]
+        if isinstance(layer, nn.Conv2D):
+            return {
+                "kernel_size": _pair(layer._kernel_size),
+                "stride": _pair(layer._stride),
+                "padding": _pair(layer._padding),
+                "dilation": _pair(layer._dilation),
+                "groups": layer._groups,
+                "bias": layer.bias is not None,
+            }
+        if isinstance(layer, (nn.MaxPool2D, nn.AvgPool2D)):
+            kernel, stride, padding = (getattr(layer, k, None) for k in ("ksize", "stride", "padding"))
+            attributes = {"kernel_size": _pair(kernel if kernel is not None else layer.kernel_size)}
+            attributes.update(stride=_pair(stride), padding=_pair(padding), ceil_mode=layer.ceil_mode)
+            if isinstance(layer, nn.AvgPool2D):
+                attributes["counts_padding"] = not layer.exclusive
+            return attributes
+        if isinstance(layer, _BATCH_NORMS):
+            return {"epsilon": float(np.float32(layer._epsilon)), "momentum": 1.0 - float(np.float32(layer._momentum))}
+        if isinstance(layer, nn.GroupNorm):
+            return {"epsilon": float(np.float32(layer._epsilon)), "groups": layer._num_groups}
+        return {}
+
+    def replay(self, path: str, inputs: Sequence[np.ndarray], *, train: bool) -> np.ndarray:
+        """As `TorchSide.replay`."""
+        layer = dict(self.model.named_sublayers())[path]
+        layer.train() if train else layer.eval()
+        with paddle.no_grad(), self._exact():
+            return layer(*[self._tensor(value) for value in inputs]).numpy()
+
+    @contextmanager
+    def _exact(self) -> Iterator[None]:
+        if self.dtype == "float64":
+            with paddle_float64.exact_operators():
+                yield
+        else:
+            yield
+
+    def _forward(self, tensors: Sequence[paddle.Tensor]) -> dict[str, paddle.Tensor]:
+        result = self.model(*tensors)
+        return self.side.outputs(result) if self.side.outputs else _named(result)
+
+    def _tensor(self, value: np.ndarray, *, gradient: bool = False) -> paddle.Tensor:
+        array = np.asarray(value)
+        if array.dtype.kind != "f":
+            return paddle.to_tensor(array)
+        return paddle.to_tensor(array.astype(self.dtype), stop_gradient=not gradient)
+
+    def _targets(self, targets: Mapping[str, np.ndarray]) -> dict[str, paddle.Tensor]:
+        return {name: self._tensor(value) for name, value in targets.items()}
+
+    def _cast(self, losses: Any) -> Any:
+        if isinstance(losses, nn.Layer):
+            losses.to(dtype=self.dtype)
+        return losses
+
+    def _named_parameters(self) -> dict[str, paddle.Tensor]:
+        named = {name: p for name, p in self.model.named_parameters() if not _is_statistic(name)}
+        if self._training and isinstance(self._training[0], nn.Layer):
+            named.update({f"losses.{name}": p for name, p in self._training[0].named_parameters()})
+        return named
+
+    def _linear_weights(self) -> set[str]:
+        return {f"{p}.weight" for p, layer in self.model.named_sublayers() if isinstance(layer, nn.Linear)}
+
+    def _clear_gradients(self) -> None:
+        for parameter in self._named_parameters().values():
+            parameter.clear_gradient(set_to_zero=False)
+
+    @contextmanager
+    def _hooks(self, trace: Trace, fired: list[tuple[str, np.ndarray]] | None) -> Iterator[None]:
+        handles = [
+            layer.register_forward_post_hook(_recorder(trace, path, fired))
+            for path, layer in self.model.named_sublayers()
+        ]
+        try:
+            yield
+        finally:
+            for handle in handles:
+                handle.remove()
+
+    def _add_gradients(self, trace: Trace, fired: Sequence[tuple[str, np.ndarray]], inputs: Sequence[paddle.Tensor]) -> None:  # fmt: skip
+        linear = self._linear_weights()
+        gradients = {name: _gradient(parameter) for name, parameter in self._named_parameters().items()}
+        gradients = {name: value.T if name in linear else value for name, value in gradients.items()}
+        for path, gradient in fired:
+            trace.add(f"gradient/{path}.output", gradient)
+        for name in reversed(list(gradients)):
+            trace.add(f"gradient/{name}", gradients[name])
+        for index, tensor in enumerate(inputs):
+            trace.add(f"gradient/input.{index}", _gradient(tensor))
+
+
+def _recorder(trace: Trace, path: str, fired: list[tuple[str, np.ndarray]] | None) -> Any:
+    leaf = path in trace.meta["leaves"]
+
+    def hook(layer: nn.Layer, arguments: Any, output: Any) -> None:
+        if not isinstance(output, paddle.Tensor):
+            return
+        trace.add(path, output.numpy())
+        if fired is not None and leaf and not output.stop_gradient:
+            output.register_hook(lambda gradient: fired.append((path, gradient.numpy())))
+
+    return hook
+
+
+def _all_paths(model: nn.Layer, prefix: str = "") -> dict[str, nn.Layer]:
+    """Every path of every layer; a layer that is registered twice has two, unlike in `named_sublayers`."""
+    paths = {prefix: model}
+    for name, layer in model._sub_layers.items():
+        if layer is not None:
+            paths.update(_all_paths(layer, f"{prefix}.{name}" if prefix else name))
+    return paths
+
+
+def _is_statistic(name: str) -> bool:
+    return name.rpartition(".")[2] in _BUFFERS  # Paddle lists running statistics among the parameters
+
+
+def _optimized(inner: Any) -> list[paddle.Tensor]:
+    groups = inner._param_groups
+    return [p for g in groups for p in g["params"]] if groups and isinstance(groups[0], dict) else list(groups)
+
+
+def _pair(value: Any) -> tuple[int, int]:
+    return (value, value) if isinstance(value, int) else tuple(value)
+
+
+def _named(result: Any) -> dict[str, paddle.Tensor]:
+    if isinstance(result, Mapping):
+        return dict(result)
+    if isinstance(result, (tuple, list)):
+        return {str(index): value for index, value in enumerate(result)}
+    return {"0": result}
+
+
+def _gradient(tensor: paddle.Tensor) -> np.ndarray:
+    return np.zeros(0) if tensor.grad is None else tensor.grad.numpy()

@@ -1,0 +1,172 @@
+"""Carrying weights from the reference to the port, and back: one to one, or not at all.
+
+Framework rules follow a layer's type, as the Paddle side reports it: normalisation buffers have other names, linear
+weights are transposed, `num_batches_tracked` does not exist. What is left is said by the rules of the case.
+"""
+
+from __future__ import annotations
+
+import difflib
+import re
+from dataclasses import dataclass
+from typing import Iterable, Mapping, Sequence
+
+import numpy as np
+
+from parity.case import Drop, Rename, Rule, Transpose
+from parity.errors import WeightsError
+
+
+@dataclass(frozen=True)
+class PortTensor:
+    """One parameter or buffer of the port.
+
+    Attributes:
+        name: in the port's own spelling ("bn._mean").
+        torch_name: the same in torch's spelling ("bn.running_mean").
+        shape: as torch would lay it out.
+        transposed: whether the port holds the transpose (a linear layer's weight).
+    """
+
+    name: str
+    torch_name: str
+    shape: tuple[int, ...]
+    transposed: bool = False
+
+
+@dataclass(frozen=True)
+class Move:
+    """One tensor on its way: from `reference` to `port`, transposed or not."""
+
+    reference: str
+    port: str
+    transposed: bool
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How every tensor moves.
+
+    Attributes:
+        moves: in the reference's order.
+        dropped: reference name -> reason.
+    """
+
+    moves: tuple[Move, ...]
+    dropped: dict[str, str]
+
+    def forward(self, state: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+        """The port's state from the reference's."""
+        return {m.port: np.ascontiguousarray(state[m.reference].T) if m.transposed else state[m.reference]
+                for m in self.moves}  # fmt: skip
+
+    def backward(self, state: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+        """The reference's state from the port's, without what was dropped."""
+        return {m.reference: np.ascontiguousarray(state[m.port].T) if m.transposed else state[m.port]
+                for m in self.moves}  # fmt: skip
+
+
+def rename(name: str, rules: Sequence[Rule]) -> str:
+    """A reference name in the port's spelling, by the Rename rules in order."""
+    for rule in rules:
+        if isinstance(rule, Rename):
+            name = re.sub(rule.pattern, rule.replacement, name)
+    return name
+
+
+def plan(
+    reference: Mapping[str, Sequence[int]],
+    port: Iterable[PortTensor],
+    rules: Sequence[Rule] = (),
+    *,
+    framework_only: Mapping[str, str] | None = None,
+    where: str = "weights",
+) -> Plan:
+    """Pairs every reference tensor with one of the port.
+
+    Args:
+        reference: name -> shape.
+        port: all tensors of the port.
+        rules: of the case.
+        framework_only: reference names that Paddle has no counterpart for, with the reason.
+        where: name of the case, for messages.
+
+    Raises:
+        WeightsError: naming every tensor without a partner, of another shape, or hit twice, and every rule that
+            matched nothing; with the nearest name of the other side and a rule that would help.
+    """
+    by_name = {tensor.torch_name: tensor for tensor in port}
+    used_rules: set[int] = set()
+    moves, dropped, problems, sources = [], dict(framework_only or {}), [], {}
+    for name, shape in reference.items():
+        if name in dropped:
+            continue
+        target, reason, transposed = _apply(name, rules, used_rules)
+        if reason is not None:
+            dropped[name] = reason
+            continue
+        if target in sources:
+            problems.append(f"{name} and {sources[target]} both go to {target}; make the Rename rules injective")
+            continue
+        sources[target] = name
+        tensor = by_name.get(target)
+        if tensor is None:
+            problems.append(_without_target(name, target, shape, by_name))
+            continue
+        expected = tuple(reversed(tensor.shape)) if transposed else tensor.shape
+        if tuple(shape) != expected:
+            problems.append(_wrong_shape(name, tuple(shape), tensor, transposed))
+            continue
+        moves.append(Move(name, tensor.name, tensor.transposed != transposed))
+    unmatched = [tensor for tensor in by_name.values() if tensor.torch_name not in sources]
+    problems.extend(f"the port's {tensor.name} {tensor.shape} gets no weight" for tensor in unmatched)
+    problems.extend(f"rule {rule} matches no tensor; remove it" for i, rule in enumerate(rules) if i not in used_rules)
+    if problems:
+        shown = "\n  ".join(problems[:12]) + (f"\n  ... and {len(problems) - 12} more" if len(problems) > 12 else "")
+        raise WeightsError(f"{where}: {len(problems)} tensors do not carry over one to one:\n  {shown}")
+    return Plan(tuple(moves), dropped)
+
+
+def _apply(name: str, rules: Sequence[Rule], used: set[int]) -> tuple[str, str | None, bool]:
+    """(name in the port's spelling, reason for dropping it or None, whether a rule transposes it)."""
+    target, reason, transposed = name, None, False
+    for index, rule in enumerate(rules):
+        if not re.search(rule.pattern, target if isinstance(rule, Rename) else name):
+            continue
+        used.add(index)
+        if isinstance(rule, Rename):
+            target = re.sub(rule.pattern, rule.replacement, target)
+        elif isinstance(rule, Drop):
+            reason = rule.reason
+        elif isinstance(rule, Transpose):
+            transposed = not transposed
+    return target, reason, transposed
+
+
+def _without_target(name: str, target: str, shape: Sequence[int], by_name: Mapping[str, PortTensor]) -> str:
+    shown = name if target == name else f"{name} (renamed {target})"
+    same_shape = [other for other, tensor in by_name.items() if tensor.shape == tuple(shape)]
+    nearest = difflib.get_close_matches(target, same_shape or list(by_name), n=1, cutoff=0.3)
+    if not nearest:
+        return f"{shown} {tuple(shape)} has no target in the port"
+    return (
+        f"{shown} {tuple(shape)} has no target in the port; nearest: {nearest[0]}; "
+        f'if that is it, add Rename(r"^{re.escape(_head(target, nearest[0]))}", "{_head(nearest[0], target)}")'
+    )
+
+
+def _head(name: str, other: str) -> str:
+    """`name` without the trailing components that it shares with `other`."""
+    mine, theirs = name.split("."), other.split(".")
+    while len(mine) > 1 and len(theirs) > 1 and mine[-1] == theirs[-1]:
+        mine.pop()
+        theirs.pop()
+    return ".".join(mine)
+
+
+def _wrong_shape(name: str, shape: tuple[int, ...], tensor: PortTensor, transposed: bool) -> str:
+    expected = tuple(reversed(tensor.shape)) if transposed else tensor.shape
+    hint = ""
+    if shape == tuple(reversed(expected)) and len(shape) == 2:
+        hint = f'; if it is meant to be transposed, declare Transpose(r"^{re.escape(name)}$")'
+    return f"{name} {shape} does not fit the port's {tensor.name}, which takes {expected}{hint}"
