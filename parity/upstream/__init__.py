@@ -1,0 +1,1 @@
+"""Recordings of what upstream repositories compute, and the scripts that make them."""
