@@ -1,8 +1,8 @@
 """Proves a PaddlePaddle port equal to its PyTorch original, stage by stage, in float64.
 
-    from parity import Case, inputs, run
-    result = run(Case(name="mine", reference=build_torch, port=build_paddle, inputs={"image": inputs.image()}))
-    assert result.passed, result
+from parity import Case, inputs, run
+result = run(Case(name="mine", reference=build_torch, port=build_paddle, inputs={"image": inputs.image()}))
+assert result.passed, result
 """
 
 from parity import inputs

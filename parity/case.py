@@ -6,14 +6,23 @@ is built from functions with local imports, so that it can be listed where torch
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Callable, Mapping, Sequence, Union
+from typing import Any, Callable, Union
 
 import numpy as np
 
 from parity.errors import CaseError
 
 STAGES = ("weights", "forward", "forward_train", "loss", "gradients", "step", "trajectory", "postprocess")
+
+_NEEDS = {
+    "loss": ("losses",),
+    "gradients": ("losses",),
+    "step": ("losses", "optimizer"),
+    "trajectory": ("losses", "optimizer"),
+    "postprocess": ("postprocess",),
+}
 
 
 @dataclass(frozen=True)
@@ -141,6 +150,12 @@ class Case:
         for stage in self.not_applicable:
             if stage not in STAGES:
                 raise CaseError(f"case {self.name}: not_applicable names {stage!r}; stages are {', '.join(STAGES)}")
+        for key, spec in self.inputs.items():
+            if not hasattr(spec, "make"):
+                raise CaseError(
+                    f"case {self.name}: input {key!r} is a {type(spec).__name__}; expected a specification such as "
+                    "parity.inputs.image(), or an object with `make(name, size, seed)`; arrays are an argument of `run`"
+                )
         for key in self.feed:
             if key not in self.inputs:
                 raise CaseError(f"case {self.name}: feed names {key!r}; inputs are {', '.join(self.inputs)}")
@@ -163,11 +178,10 @@ class Case:
         """
         if stage in self.not_applicable:
             return self.not_applicable[stage]
-        needs = {"loss": "losses", "gradients": "losses", "step": "optimizer", "trajectory": "optimizer"}
-        attribute = needs.get(stage, stage if stage == "postprocess" else None)
-        if attribute is None:
-            return None
-        given = [side for side in ("reference", "port") if getattr(getattr(self, side), attribute) is not None]
-        if len(given) == 1:
-            raise CaseError(f"case {self.name}: only the {given[0]} gives `{attribute}`; give it on both sides")
-        return None if given else f"the case gives no `{attribute}`"
+        for attribute in _NEEDS.get(stage, ()):
+            given = [side for side in ("reference", "port") if getattr(getattr(self, side), attribute) is not None]
+            if len(given) == 1:
+                raise CaseError(f"case {self.name}: only the {given[0]} gives `{attribute}`; give it on both sides")
+            if not given:
+                return f"the case gives no `{attribute}`"
+        return None

@@ -129,7 +129,7 @@ def verify(case: Case, *, recordings: Path = RECORDINGS) -> ChainResult:
             return ChainResult("broken", case.upstream, f"{name}: {difference}", np.inf, points)
         points, worst = points + len(run.points), max(worst, difference)
     runs = ", ".join(f"{run.size[0]}x{run.size[1]}" for run in recording.runs.values() if run.dtype == "float64")
-    return ChainResult("verified", case.upstream, f"{points} points at {runs}", worst, points)
+    return ChainResult("verified", case.upstream, f"{points} points at {runs}", float(worst), points)
 
 
 def _compare(trace: Trace, run: Run) -> float | str:

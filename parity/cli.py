@@ -7,8 +7,9 @@ import importlib.util
 import os
 import sys
 import traceback
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Sequence
+from typing import Any
 
 from parity.case import STAGES, Case
 from parity.errors import CaseError, ParityError
@@ -28,15 +29,21 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--list", action="store_true", help="list the cases and stop")
     parser.add_argument("--case", nargs="+", default=[], metavar="NAME", help="cases to run; a FILE.py works too")
     parser.add_argument("--stage", nargs="+", metavar="NAME", help=f"stages to run, of {', '.join(STAGES)}")
-    parser.add_argument("--input", type=Path, metavar="IMAGE", help="a photograph to run on, and to draw the picture of")
+    parser.add_argument(
+        "--input", type=Path, metavar="IMAGE", help="a photograph to run on, and to draw the picture of"
+    )
     parser.add_argument("--weights", type=Path, metavar="FILE", help="checkpoint of the reference (one case only)")
     parser.add_argument("--seed", type=int, default=0, help="of the generated weights and inputs (default 0)")
     parser.add_argument("--size", nargs=2, type=int, metavar=("H", "W"), help="input size (default: the case's)")
     parser.add_argument("--json", metavar="PATH", help="write the results as JSON; - for standard output")
     parser.add_argument("--md", type=Path, metavar="PATH", help="write the table as Markdown, for a pull request")
     parser.add_argument("--reprod-log", type=Path, metavar="DIR", help="write both sides as reprod-log .npy files")
-    parser.add_argument("--report-dtype", choices=("float32", "none"), default="float32",
-                        help="precision of the numerics report beside the float64 verdict")  # fmt: skip
+    parser.add_argument(
+        "--report-dtype",
+        choices=("float32", "none"),
+        default="float32",
+        help="precision of the numerics report beside the float64 verdict",
+    )
     parser.add_argument("--report-dir", type=Path, default=Path("parity_report"), help="where the pictures go")
     parser.add_argument("--isolate", action="store_true", help="run each side in a process of its own")
     parser.add_argument("--num_threads", type=int, help="CPU threads (default: all cores)")
@@ -125,7 +132,11 @@ def _from_file(path: Path) -> list[Case]:
         spec.loader.exec_module(module)
     except Exception as error:
         raise CaseError(f"{path}: importing it raised {type(error).__name__}: {error}") from error
-    found = list(getattr(module, "CASES", ())) or [module.CASE] if hasattr(module, "CASE") or hasattr(module, "CASES") else []  # fmt: skip
+    found = (
+        list(getattr(module, "CASES", ())) or [module.CASE]
+        if hasattr(module, "CASE") or hasattr(module, "CASES")
+        else []
+    )
     if not found or not all(isinstance(case, Case) for case in found):
         raise CaseError(f"{path}: defines no CASE or CASES; expected `CASE = parity.Case(name=..., ...)`")
     return found

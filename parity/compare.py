@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
-from typing import Any, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -164,7 +165,8 @@ def _compare_discrete(point: str, expected: np.ndarray, actual: np.ndarray) -> F
     if not count:
         return Finding(point, "pass")
     index = np.unravel_index(int(np.argmax(different)), different.shape)
-    text = f"{count} of {expected.size} differ, first at {_index(index)}: reference {expected[index]}, port {actual[index]}"
+    text = f"{count} of {expected.size} differ, first at {_index(index)}: "
+    text += f"reference {expected[index]}, port {actual[index]}"
     error = count / expected.size
     return Finding(point, "fail", error, 0.0, text)
 
@@ -179,8 +181,9 @@ def _compare_float(point: str, expected: np.ndarray, actual: np.ndarray, kind: s
         text = f"{int((~equal).sum())} of {equal.size} are not finite alike, first at {_index(index)}: "
         text += f"reference {expected[index]}, port {actual[index]}"
         return Finding(point, "nonfinite", np.inf, 0.0, text)
-    difference = np.abs(np.where(finite, actual - expected, 0.0))
-    rms = float(np.sqrt(np.mean(np.where(finite, expected, 0.0) ** 2)))
+    with np.errstate(over="ignore"):
+        difference = np.abs(np.subtract(actual, expected, out=np.zeros_like(expected), where=finite))
+    rms = _rms(np.where(finite, expected, 0.0))
     largest = float(difference.max())
     bound = policy.limit(kind, rms=rms, scale=scale)
     error = largest / rms if rms > 0 else (0.0 if largest == 0 else np.inf)
@@ -210,9 +213,9 @@ def numerics(reference64: Trace, reference32: Trace, port32: Trace) -> dict[str,
         if r32 is None or p32 is None or truth.dtype.kind != "f" or not truth.size or p32.shape != truth.shape:
             continue
         truth = truth.astype(np.float64)
-        rms = _rms(truth)
-        if rms > 0:
-            errors[name] = (_rms(r32 - truth) / rms, _rms(p32 - truth) / rms)
+        rms, own, theirs = _rms(truth), _rms(r32 - truth), _rms(p32 - truth)
+        if 0 < rms < np.inf and own < np.inf:
+            errors[name] = (own / rms, theirs / rms)
     if not errors:
         return {}
     floor = max(policy.NUMERICS_FLOOR, float(np.median([own for own, _ in errors.values()])))
@@ -227,7 +230,12 @@ def numerics(reference64: Trace, reference32: Trace, port32: Trace) -> dict[str,
 
 
 def _rms(values: np.ndarray) -> float:
-    return float(np.sqrt(np.mean(np.asarray(values, np.float64) ** 2)))
+    """Exact for large and small values too, whose squares overflow or vanish; inf if a value is not finite."""
+    values = np.asarray(values, np.float64)
+    peak = float(np.max(np.abs(values)))
+    if not np.isfinite(peak):
+        return np.inf
+    return peak * float(np.sqrt(np.mean((values / peak) ** 2))) if peak > 0 else 0.0
 
 
 def _kind(name: str) -> str:

@@ -6,8 +6,9 @@ versions and fails when it stops being true.
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Mapping
+from typing import Any
 
 import numpy as np
 
@@ -52,35 +53,37 @@ LEDGER = (
 
 
 class RunningVariance:
-    """Predicts Paddle's running variances from the reference's, step by step.
+    """Predicts Paddle's running variances from the reference's, call by call.
 
     With momentum m (torch's sense), torch updates r' = (1-m) r + m v n/(n-1) and Paddle p' = (1-m) p + m v, so
-    p' = (1-m) p + (r' - (1-m) r) (n-1)/n. Where no step was taken, p = r.
+    p' = (1-m) p + (r' - (1-m) r) (n-1)/n. A normalisation that was not called, or not in training mode, keeps p.
 
     Args:
-        initial: running statistics before the first step, by name.
+        initial: running statistics before the first step, by name; both sides start from them.
     """
 
     def __init__(self, initial: Mapping[str, np.ndarray]) -> None:
-        self.reference = {name: np.array(value, np.float64) for name, value in initial.items()}
-        self.port = {name: value.copy() for name, value in self.reference.items()}
+        self.port = {name: np.array(value, np.float64) for name, value in initial.items()}
 
-    def advance(self, buffers: Mapping[str, np.ndarray], norms: Mapping[str, Mapping[str, Any]]) -> dict[str, np.ndarray]:  # fmt: skip
+    def advance(
+        self, buffers: Mapping[str, np.ndarray], norms: Mapping[str, Sequence[Mapping[str, Any]]]
+    ) -> dict[str, np.ndarray]:
         """The values Paddle should have after one more step.
 
         Args:
             buffers: the reference's running statistics after the step, by name.
-            norms: path of each normalisation that ran -> `{count, momentum}` of the reference.
+            norms: path of each normalisation that averaged -> for each of its calls `{count, momentum, before}`, where
+                `before` is the reference's running variance before the call.
         """
         expected = {}
         for name, value in buffers.items():
             path, _, attribute = name.rpartition(".")
-            if attribute == "running_var" and path in norms:
-                n, m = norms[path]["count"], norms[path]["momentum"]
-                added = value - (1.0 - m) * self.reference[name]
-                self.port[name] = (1.0 - m) * self.port[name] + added * (n - 1) / n
-                self.reference[name] = value
-                expected[name] = self.port[name]
-            else:
-                expected[name] = value
+            if attribute == "running_var":
+                calls = norms.get(path, ())
+                after = [np.asarray(call["before"], np.float64) for call in calls[1:]] + [value]
+                for call, updated in zip(calls, after):
+                    n, kept = call["count"], 1.0 - call["momentum"]
+                    self.port[name] = kept * self.port[name] + (updated - kept * call["before"]) * (n - 1) / n
+                value = self.port[name]
+            expected[name] = value
         return expected

@@ -9,8 +9,9 @@ with Paddle's own operators in float32.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any, Iterator
+from typing import Any
 
 import numpy as np
 import paddle
@@ -109,9 +110,11 @@ def _avg_pool2d(
         weight = paddle.ones([groups, 1, *kernel], dtype="float64")
         return F.conv2d(values, weight, stride=step, padding=pad, groups=groups)
 
-    sums = window_sums(x) if channels > 1 else F.conv2d(
-        x, paddle.ones([1, 1, *kernel], dtype="float64"), stride=step, padding=pad
-    )  # fmt: skip
+    sums = (
+        window_sums(x)
+        if channels > 1
+        else F.conv2d(x, paddle.ones([1, 1, *kernel], dtype="float64"), stride=step, padding=pad)
+    )
     if exclusive:
         return sums / window_sums(paddle.ones([1, 1, *x.shape[2:]], dtype="float64"))
     return sums / float(kernel[0] * kernel[1])

@@ -6,8 +6,9 @@ called what torch calls them.
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any, Iterator, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import paddle
@@ -58,7 +59,9 @@ class PaddleSide:
             path, _, attribute = name.rpartition(".")
             layer, shape = layers[path], tuple(value.shape)
             if isinstance(layer, _BATCH_NORMS) and attribute in _BUFFERS:
-                tensors.append(PortTensor(name, f"{path}.{_BUFFERS[attribute]}" if path else _BUFFERS[attribute], shape))
+                tensors.append(
+                    PortTensor(name, f"{path}.{_BUFFERS[attribute]}" if path else _BUFFERS[attribute], shape)
+                )
             elif isinstance(layer, nn.Linear) and attribute == "weight":
                 tensors.append(PortTensor(name, name, shape[::-1], transposed=True))
             else:
@@ -95,7 +98,9 @@ class PaddleSide:
         """Leaf layer path -> class name."""
         return {path: type(layer).__name__ for path, layer in self.model.named_sublayers() if not layer._sub_layers}
 
-    def observe(self, inputs: Sequence[np.ndarray], targets: Mapping[str, np.ndarray], *, train: bool, backward: bool) -> Trace:  # fmt: skip
+    def observe(
+        self, inputs: Sequence[np.ndarray], targets: Mapping[str, np.ndarray], *, train: bool, backward: bool
+    ) -> Trace:
         """As `TorchSide.observe`."""
         trace = Trace(meta={"leaves": self.module_types(), "dropout": dict(self.dropout)})
         self.model.train() if train else self.model.eval()
@@ -138,8 +143,11 @@ class PaddleSide:
     def postprocess(self, outputs: Mapping[str, np.ndarray]) -> Trace:
         """As `TorchSide.postprocess`."""
         tensors = {name: self._tensor(value) for name, value in outputs.items()}
-        result = self.side.postprocess(tensors)
-        return Trace({name: np.asarray(value) for name, value in result.items()})
+        try:
+            result = self.side.postprocess(tensors)
+            return Trace({name: np.asarray(value) for name, value in result.items()})
+        except Exception as error:
+            return Trace(meta={"crash": f"{type(error).__name__}: {error}"})
 
     def start_training(self, schedule: Schedule, targets: Mapping[str, np.ndarray]) -> None:
         """As `TorchSide.start_training`."""
@@ -147,7 +155,9 @@ class PaddleSide:
         optimizer = self.side.optimizer(self.model, losses, schedule)
         self._training = (losses, optimizer, getattr(optimizer, "inner", optimizer))
 
-    def train_step(self, inputs: Sequence[np.ndarray], targets: Mapping[str, np.ndarray]) -> tuple[dict[str, np.ndarray], dict[str, Any]]:  # fmt: skip
+    def train_step(
+        self, inputs: Sequence[np.ndarray], targets: Mapping[str, np.ndarray]
+    ) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
         """As `TorchSide.train_step`; the second result is empty."""
         losses, optimizer, _ = self._training
         self.model.train()
@@ -266,9 +276,12 @@ class PaddleSide:
             for handle in handles:
                 handle.remove()
 
-    def _add_gradients(self, trace: Trace, fired: Sequence[tuple[str, np.ndarray]], inputs: Sequence[paddle.Tensor]) -> None:  # fmt: skip
+    def _add_gradients(
+        self, trace: Trace, fired: Sequence[tuple[str, np.ndarray]], inputs: Sequence[paddle.Tensor]
+    ) -> None:
         linear = self._linear_weights()
-        gradients = {name: _gradient(parameter) for name, parameter in self._named_parameters().items()}
+        parameters = {name: p for name, p in self.model.named_parameters() if not _is_statistic(name)}
+        gradients = {name: _gradient(parameter) for name, parameter in parameters.items()}
         gradients = {name: value.T if name in linear else value for name, value in gradients.items()}
         for path, gradient in fired:
             trace.add(f"gradient/{path}.output", gradient)

@@ -61,6 +61,8 @@ def panel(image: np.ndarray, reference: np.ndarray, port: np.ndarray, *, title: 
 
 def _tile(image: np.ndarray, caption: str) -> np.ndarray:
     bar = np.full((_BAR, image.shape[1], 3), 255, np.uint8)
-    scale = min(0.5, 0.5 * (image.shape[1] - 8) / max(1, cv2.getTextSize(caption, cv2.FONT_HERSHEY_SIMPLEX, 0.5, 1)[0][0]))
+    scale = min(
+        0.5, 0.5 * (image.shape[1] - 8) / max(1, cv2.getTextSize(caption, cv2.FONT_HERSHEY_SIMPLEX, 0.5, 1)[0][0])
+    )
     cv2.putText(bar, caption, (4, _BAR - 9), cv2.FONT_HERSHEY_SIMPLEX, scale, (20, 20, 20), 1, cv2.LINE_AA)
     return np.concatenate([bar, image])

@@ -1,10 +1,12 @@
 """How close is equal. A point belongs to a class; a case never writes a number.
 
-| class    | limit on the largest difference            | why                                                           |
-|----------|--------------------------------------------|---------------------------------------------------------------|
-| float64  | 1e-9 * rms(reference)                      | correct ports reach 1e-12; an epsilon of 1.1e-5 for 1e-5 shows as 1e-6 |
-| update   | 1e-9 * rms(update) + 2**-50 * max|parameter| | a parameter near 1 cannot hold an update finer than its own last bits |
-| discrete | equal                                      | ids, counts, carried-over weights                             |
+| class    | limit on the largest difference              | why                                                 |
+|----------|----------------------------------------------|-----------------------------------------------------|
+| float64  | 1e-9 * rms(reference)                        | correct ports reach 1e-11; a BN epsilon of 1.1e-5   |
+|          |                                              | instead of 1e-5 shows as 1e-6                       |
+| update   | 1e-9 * rms(update) + 2**-50 * max|parameter| | a parameter near 1 cannot hold an update finer than |
+|          |                                              | its own last bits                                   |
+| discrete | equal                                        | ids, counts, carried-over weights                   |
 
 The numerics leg (float32) reports and never fails: the port's error against the float64 reference is compared with
 the reference's own float32 error, and a ratio above 3 is a finding about the framework's arithmetic.

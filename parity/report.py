@@ -8,9 +8,10 @@ import json
 import os
 import platform
 import sys
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Callable, Iterator, Mapping, Sequence
+from typing import Any, Callable
 
 import numpy as np
 
@@ -82,7 +83,7 @@ def print_table(data: Mapping[str, Any]) -> None:
 
     console = Console(width=None if sys.stdout.isatty() else 150, highlight=False)
     stages = [stage for stage in STAGES if any(stage == s["stage"] for case in data["cases"] for s in case["stages"])]
-    table = Table(title="port = reference = upstream? worst relative difference in float64, points compared", show_lines=True)
+    table = Table(title="worst relative difference in float64 (limit 1e-09), points compared", show_lines=True)
     for column in ("case", "upstream = reference", *stages, "verdict", "s"):
         table.add_column(column, justify="left" if column in ("case", "upstream = reference") else "right")
     for case in data["cases"]:
@@ -124,7 +125,9 @@ def findings(case: Mapping[str, Any]) -> list[str]:
     """What a reader has to know about a case beyond the table, a line each."""
     lines = []
     if case["chain"]["status"] != "verified":
-        lines.append(f"{case['case']}: reference {case['chain']['status']}: {case['chain']['detail'] or 'not compared'}")
+        lines.append(
+            f"{case['case']}: reference {case['chain']['status']}: {case['chain']['detail'] or 'not compared'}"
+        )
     failed = [stage for stage in case["stages"] if not stage["passed"] and not stage["reason"]]
     for index, stage in enumerate(failed):
         first = stage["first"]
@@ -143,9 +146,8 @@ def findings(case: Mapping[str, Any]) -> list[str]:
         if ratio > policy.NUMERICS_RATIO:
             n = stage["numerics"]
             lines.append(
-                f"{case['case']}: numerics of {stage['stage']}: at {n['point']} Paddle's float32 is {ratio:.0f} times as far"
-                f" from float64 as torch's own (worst point {n['worst']:.0e}, torch {n['reference_worst']:.0e});"
-                " rounding, not logic"
+                f"{case['case']}: float32 {stage['stage']}: at {n['point']} Paddle is {ratio:.0f} times as far from float64"
+                f" as torch (worst point {n['worst']:.0e}, torch {n['reference_worst']:.0e}): rounding, not logic"
             )
     lines.extend(_coverage_lines(case))
     if case["picture"]:
@@ -193,8 +195,12 @@ def markdown(data: Mapping[str, Any]) -> str:
         cells = [cell(by_name.get(stage)) for stage in stages]
         row = [case["case"], chain_cell(case["chain"]), *cells, "pass" if case["passed"] else "**FAIL**"]
         lines.append("| " + " | ".join(text.replace("|", "\\|").replace("\n", "<br>") for text in row) + " |")
-    lines += ["", "Worst `max|port-reference| / rms(reference)` in float64 (limit 1e-9), number of points compared, and",
-              "the largest ratio of Paddle's float32 error to torch's own.", ""]  # fmt: skip
+    lines += [
+        "",
+        "Worst `max|port-reference| / rms(reference)` in float64 (limit 1e-9), number of points compared, and",
+        "the largest ratio of Paddle's float32 error to torch's own.",
+        "",
+    ]
     for case in data["cases"]:
         lines += [f"- {line}" for line in findings(case)]
     return "\n".join([*lines, closing_line(data), ""])
@@ -255,7 +261,7 @@ def draw(result: Any, case: Case, photo: np.ndarray, folder: Path) -> str:
         return ""
     height, width = photo.shape[:2]
     scale = 320 / max(height, width)
-    size = tuple(int(round(side * scale / 8)) * 8 + 1 for side in (height, width))
+    size = tuple(round(side * scale / 8) * 8 + 1 for side in (height, width))
     predictions = bench.predict(normalised(photo, size))
     if predictions is None:
         return ""

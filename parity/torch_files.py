@@ -89,8 +89,7 @@ def save_arrays(path: str | Path, arrays: Mapping[str, np.ndarray], *, wrap: str
         except TypeError as error:
             raise WeightError(f"{path}: {name} is {value.dtype}; expected a type of torch; convert it first") from error
     content = tensors if wrap is None else {wrap: tensors}
-    num_bytes = sum(np.asarray(value).nbytes for value in arrays.values())
-    weight_files.write_atomically(path, lambda file: torch.save(content, file), num_bytes)
+    weight_files.write_atomically(path, lambda file: torch.save(content, file), weight_files.count_bytes(arrays))
 
 
 def _load(path: Path) -> Any:
@@ -111,7 +110,8 @@ def _load(path: Path) -> Any:
 
 def _refusal(message: str) -> str:
     message = message.rpartition("WeightsUnpickler error:")[2]  # torch's advice before it is to drop the safety
-    asked = re.search(r"(?:GLOBAL|global|function|class) ([\w.]*[.\w]+)", message)
+    message = message.partition("Check the documentation")[0]
+    asked = re.search(r"(?:GLOBAL|global|function|class) ([\w.]*\w)", message)
     if asked:
         return (
             f"asks for {asked[1][:120]} to be run; expected tensors in plain containers; do not use it; take the "
@@ -139,7 +139,9 @@ def _check_archive(path: Path, size: int) -> None:
             f"{path}: truncated or damaged: {error}; expected a torch checkpoint; copy or download it again"
         ) from error
     if is_program:
-        raise WeightError(f"{path}: a TorchScript program; expected a state dict; save its state_dict() with torch.save")
+        raise WeightError(
+            f"{path}: a TorchScript program; expected a state dict; save its state_dict() with torch.save"
+        )
     if total > size:
         raise WeightError(f"{path}: {size} bytes unfold to {total}; expected torch's uncompressed form; do not use it")
 

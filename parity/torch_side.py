@@ -7,8 +7,9 @@ where the reference is compared with its upstream repository.
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any, Iterator, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -38,8 +39,10 @@ class TorchSide:
         self.match_paddle = match_paddle
         self.model = side.model()
         self.dropout = {
-            path: module.p for path, module in self.model.named_modules() if isinstance(module, nn.modules.dropout._DropoutNd)
-        }  # fmt: skip
+            path: module.p
+            for path, module in self.model.named_modules()
+            if isinstance(module, nn.modules.dropout._DropoutNd)
+        }
         for path in self.dropout:
             self.model.get_submodule(path).p = 0.0
         self.model.to(self.dtype)
@@ -75,7 +78,9 @@ class TorchSide:
     def buffers(self) -> dict[str, np.ndarray]:
         """Running statistics by name."""
         return {
-            name: _numpy(value) for name, value in self.model.named_buffers() if not name.endswith("num_batches_tracked")
+            name: _numpy(value)
+            for name, value in self.model.named_buffers()
+            if not name.endswith("num_batches_tracked")
         }
 
     def parameters(self) -> dict[str, np.ndarray]:
@@ -88,7 +93,9 @@ class TorchSide:
             path: type(module).__name__ for path, module in self.model.named_modules() if not list(module.children())
         }
 
-    def observe(self, inputs: Sequence[np.ndarray], targets: Mapping[str, np.ndarray], *, train: bool, backward: bool) -> Trace:  # fmt: skip
+    def observe(
+        self, inputs: Sequence[np.ndarray], targets: Mapping[str, np.ndarray], *, train: bool, backward: bool
+    ) -> Trace:
         """Runs the model and records every module's output; with `backward`, gradients too.
 
         Returns:
@@ -105,7 +112,7 @@ class TorchSide:
                 for name, value in outputs.items():
                     trace.add(f"output/{name}", _numpy(value))
                 if backward:
-                    terms = self.side.losses(targets)(outputs, self._targets(targets))
+                    terms = self._cast(self.side.losses(targets))(outputs, self._targets(targets))
                     for name, value in terms.items():
                         trace.add(f"term/{name}", _numpy(value))
                     self._clear_gradients()
@@ -135,8 +142,11 @@ class TorchSide:
     def postprocess(self, outputs: Mapping[str, np.ndarray]) -> Trace:
         """What the model's post-processing makes of given outputs."""
         tensors = {name: self._tensor(value) for name, value in outputs.items()}
-        result = self.side.postprocess(tensors)
-        return Trace({name: _numpy(torch.as_tensor(value)) for name, value in result.items()})
+        try:
+            result = self.side.postprocess(tensors)
+            return Trace({name: _numpy(torch.as_tensor(value)) for name, value in result.items()})
+        except Exception as error:
+            return Trace(meta={"crash": f"{type(error).__name__}: {error}"})
 
     def start_training(self, schedule: Schedule, targets: Mapping[str, np.ndarray]) -> None:
         """Builds losses and optimizer; `train_step` can be called then."""
@@ -147,7 +157,9 @@ class TorchSide:
             inner.register_step_pre_hook(_round_groups)
         self._training = (losses, optimizer, inner)
 
-    def train_step(self, inputs: Sequence[np.ndarray], targets: Mapping[str, np.ndarray]) -> tuple[dict[str, np.ndarray], dict[str, Any]]:  # fmt: skip
+    def train_step(
+        self, inputs: Sequence[np.ndarray], targets: Mapping[str, np.ndarray]
+    ) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
         """One optimizer step in training mode.
 
         Returns:
@@ -193,7 +205,7 @@ class TorchSide:
         module = self.model.get_submodule(path)
         if isinstance(module, (nn.Conv2d, nn.MaxPool2d, nn.AvgPool2d)):
             return _window_attributes(module)
-        if hasattr(module, "running_mean"):
+        if _tracks(module):
             return {"epsilon": float(module.eps), "momentum": float(module.momentum)}
         if isinstance(module, nn.GroupNorm):
             return {"epsilon": float(module.eps), "groups": module.num_groups}
@@ -260,7 +272,9 @@ class TorchSide:
             for handle in handles:
                 handle.remove()
 
-    def _add_gradients(self, trace: Trace, fired: Sequence[tuple[str, np.ndarray]], inputs: Sequence[torch.Tensor]) -> None:  # fmt: skip
+    def _add_gradients(
+        self, trace: Trace, fired: Sequence[tuple[str, np.ndarray]], inputs: Sequence[torch.Tensor]
+    ) -> None:
         parameters = {name: _gradient(parameter) for name, parameter in self.model.named_parameters()}
         for path, gradient in fired:
             trace.add(f"gradient/{path}.output", gradient)
@@ -287,21 +301,25 @@ def _recorder(trace: Trace, path: str, fired: list[tuple[str, np.ndarray]] | Non
 
 def _counter(norms: dict[str, Any], path: str) -> Any:
     def hook(module: nn.Module, arguments: Any) -> None:
+        if not module.training:
+            return
         x = arguments[0]
-        norms[path] = {"count": x.numel() // x.shape[1], "momentum": float(module.momentum)}
+        call = {"count": x.numel() // x.shape[1], "momentum": float(module.momentum)}
+        norms.setdefault(path, []).append({**call, "before": _numpy(module.running_var)})
 
     return hook
 
 
 def _tracks(module: nn.Module) -> bool:
-    return getattr(module, "running_var", None) is not None
+    """Whether it averages running statistics with a momentum; a frozen batch norm has none."""
+    return getattr(module, "running_var", None) is not None and getattr(module, "momentum", None) is not None
 
 
 def _round_attributes(model: nn.Module) -> None:
     for module in model.modules():
         if isinstance(getattr(module, "eps", None), float):
             module.eps = float(np.float32(module.eps))
-        if _tracks(module) and module.momentum is not None:
+        if _tracks(module):
             module.momentum = 1.0 - float(np.float32(1.0 - module.momentum))
 
 

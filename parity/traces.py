@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import zipfile
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -26,7 +27,7 @@ class Trace:
 
     Attributes:
         points: point name -> array, in execution order. An empty array stands for "no gradient".
-        meta: what the comparison needs beside the points, JSON-able: `leaves` (names of leaf modules), `norms` (how
+        meta: what the comparison needs beside the points, JSON-able: `leaves` (names of leaf modules), `norms` (for
             many values each normalisation averaged, and its momentum), `scales` (magnitude of each parameter),
             `crash` (the message, when the side raised half-way).
     """
@@ -45,18 +46,17 @@ class Trace:
 
 
 def digest(array: np.ndarray) -> np.ndarray:
-    """(3 + n,) float64: rms, largest magnitude, a signed projection of all elements, then n <= 24 samples.
+    """(3 + n,) float64: rms, largest magnitude, a projection of all elements, then n <= 24 samples.
 
-    The projection is sum(s_i * x_i) / sqrt(size) with fixed pseudo-random signs, so that a change of one element, or
-    two elements swapped, changes the digest even when it is not sampled.
+    The projection is sum(w_i * x_i) / sqrt(size) with fixed pseudo-random weights, no two alike, so that a change of
+    one element, or two elements swapped, changes the digest even when they are not sampled.
     """
     flat = np.asarray(array, np.float64).ravel()
     if flat.size == 0:
         return np.zeros(3)
     with np.errstate(invalid="ignore", over="ignore"):
         rms = np.sqrt(np.mean(flat * flat))
-        signs = _signs(flat.size)
-        projection = np.sum(signs * flat) / np.sqrt(flat.size)
+        projection = np.sum(_weights(flat.size) * flat) / np.sqrt(flat.size)
         return np.concatenate([[rms, np.max(np.abs(flat)), projection], flat[sample_index(flat.size)]])
 
 
@@ -67,9 +67,14 @@ def sample_index(size: int) -> np.ndarray:
     return np.linspace(0, size - 1, SAMPLE).astype(np.int64)
 
 
-def _signs(size: int) -> np.ndarray:
-    index = np.arange(size, dtype=np.uint64)
-    return np.where((index * np.uint64(2654435761) >> np.uint64(17)) & np.uint64(1), 1.0, -1.0)
+def _weights(size: int) -> np.ndarray:
+    """Numbers of either sign with magnitudes in [1, 2): the splitmix64 hash of the index."""
+    z = np.arange(1, size + 1, dtype=np.uint64) * np.uint64(0x9E3779B97F4A7C15)
+    z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    z = z ^ (z >> np.uint64(31))
+    magnitude = 1.0 + (z >> np.uint64(11)).astype(np.float64) * 2.0**-53
+    return np.where(z & np.uint64(1), magnitude, -magnitude)
 
 
 @dataclass
@@ -141,18 +146,24 @@ class Recording:
         """Reads a recording.
 
         Raises:
-            CaseError: if a file is missing, of another schema, or the two do not belong together.
+            CaseError: if a file is missing, damaged, of another schema, or the two do not belong together.
         """
         header_path, npz = path.with_suffix(".json"), path.with_suffix(".npz")
         if not header_path.exists() or not npz.exists():
             raise CaseError(f"{path}: no recorded trace (.json and .npz); record one with parity/upstream/record_*.py")
-        header = json.loads(header_path.read_text(encoding="utf-8"))
+        try:
+            header = json.loads(header_path.read_text(encoding="utf-8"))
+        except ValueError as error:
+            raise CaseError(f"{header_path}: not JSON: {error}; record it again") from error
         if header.get("schema") != SCHEMA:
             raise CaseError(f"{header_path}: schema {header.get('schema')}; expected {SCHEMA}; record it again")
         if hashlib.sha256(npz.read_bytes()).hexdigest() != header["sha256"]:
             raise CaseError(f"{npz}: its sha256 is not the one in {header_path.name}; record both again")
-        with np.load(npz, allow_pickle=False) as archive:
-            values = archive["values"]
+        try:
+            with np.load(npz, allow_pickle=False) as archive:
+                values = archive["values"]
+        except (ValueError, TypeError, KeyError, OSError, zipfile.BadZipFile) as error:
+            raise CaseError(f"{npz}: not an archive of numbers: {error}; record it again") from error
         runs, offset = {}, 0
         for name, entry in header["runs"].items():
             run = Run(size=tuple(entry["size"]), seed=entry["seed"], dtype=entry["dtype"])
@@ -160,6 +171,8 @@ class Recording:
                 run.points[point] = (tuple(shape), values[offset : offset + length])
                 offset += length
             runs[name] = run
+        if offset != len(values):
+            raise CaseError(f"{npz}: {len(values)} numbers; {header_path.name} lists {offset}; record both again")
         state_dict = {key: tuple(shape) for key, shape in header["state_dict"].items()}
         return cls(header["case"], header["upstream"], header["versions"], state_dict, runs, header["notes"])
 

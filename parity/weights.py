@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import difflib
 import re
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Iterable, Mapping, Sequence
 
 import numpy as np
 
@@ -57,13 +57,16 @@ class Plan:
 
     def forward(self, state: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
         """The port's state from the reference's."""
-        return {m.port: np.ascontiguousarray(state[m.reference].T) if m.transposed else state[m.reference]
-                for m in self.moves}  # fmt: skip
+        return {
+            m.port: np.ascontiguousarray(state[m.reference].T) if m.transposed else state[m.reference]
+            for m in self.moves
+        }
 
     def backward(self, state: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
         """The reference's state from the port's, without what was dropped."""
-        return {m.reference: np.ascontiguousarray(state[m.port].T) if m.transposed else state[m.port]
-                for m in self.moves}  # fmt: skip
+        return {
+            m.reference: np.ascontiguousarray(state[m.port].T) if m.transposed else state[m.port] for m in self.moves
+        }
 
 
 def rename(name: str, rules: Sequence[Rule]) -> str:

@@ -6,7 +6,7 @@ N batch, K classes, H W image.
 from __future__ import annotations
 
 import math
-from typing import Sequence
+from collections.abc import Sequence
 
 import numpy as np
 import paddle

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import paddle
@@ -89,10 +90,19 @@ class Optimizer:
         self.schedule = schedule
         self.named_parameters = {name: p for group in self.groups for name, p in group.parameters.items()}
 
-    def step(self, iteration: int) -> None:
-        """Updates the parameters with the gradients they hold, at the rate of `iteration` (0-based)."""
+    def step(self, iteration: int, scaler: Any = None) -> None:
+        """Updates the parameters with the gradients they hold, at the rate of `iteration` (0-based).
+
+        Args:
+            iteration: decides the rate.
+            scaler: `paddle.amp.GradScaler` that scaled the loss, or None; it leaves the step out if they overflow.
+        """
         self.inner.set_lr(self.schedule(iteration))
-        self.inner.step()
+        if scaler is None:
+            self.inner.step()
+        else:
+            scaler.step(self.inner)
+            scaler.update()
 
     def clear_grad(self) -> None:
         """Forgets the gradients of the optimizer's parameters."""

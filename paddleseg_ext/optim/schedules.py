@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import bisect
 import math
-from typing import Literal, Sequence
+from collections.abc import Sequence
+from typing import Literal
 
 from paddleseg_ext.registry import SCHEDULES
 

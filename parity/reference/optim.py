@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any, Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
+from typing import Any, Callable
 
 import torch
 
@@ -51,7 +52,7 @@ class ScheduledSGD:
         start: iteration of the first step.
 
     Attributes:
-        optim: the `torch.optim.SGD`; its groups keep `lr_mult`, and their `lr` is that of the last step (at first, of the next).
+        optim: the `torch.optim.SGD`; its groups keep `lr_mult`, and their `lr` is that of the last step taken.
         iteration: 0-based index of the next step.
     """
 

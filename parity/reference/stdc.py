@@ -14,11 +14,12 @@ N batch, C channels, H W image, h w feature map, K classes.
 
 from __future__ import annotations
 
-from typing import Any, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import torch
-import torch.nn.functional as F  # noqa: N812
+import torch.nn.functional as F
 from torch import nn
 
 EPSILON = float(np.float32(1e-5))  # what upstream's C++ kernel makes of 1e-5: its argument is a float
@@ -53,12 +54,8 @@ class AbsGammaBatchNorm2d(nn.Module):
                 "the unbiased variance needs two or more; use a batch of at least 2"
             )
         gamma = self.weight.abs() + self.eps
-        return F.batch_norm(
-            x, self.running_mean, self.running_var, gamma, self.bias, self.training, self.momentum, self.eps
-        )
-
-    def extra_repr(self) -> str:
-        return f"{self.num_features}, eps={self.eps}, momentum={self.momentum}"
+        running = (self.running_mean, self.running_var)
+        return F.batch_norm(x, *running, gamma, self.bias, self.training, self.momentum, self.eps)
 
 
 # --- backbone -------------------------------------------------------------------------------------------------------
@@ -93,14 +90,8 @@ class CatBottleneck(nn.Module):
         super().__init__()
         half, quarter, eighth = out_channels // 2, out_channels // 4, out_channels // 8
         self.stride = stride
-        self.conv_list = nn.ModuleList(
-            [
-                ConvX(in_channels, half, kernel_size=1),
-                ConvX(half, quarter),
-                ConvX(quarter, eighth),
-                ConvX(eighth, eighth),
-            ]
-        )
+        first = ConvX(in_channels, half, kernel_size=1)
+        self.conv_list = nn.ModuleList([first, ConvX(half, quarter), ConvX(quarter, eighth), ConvX(eighth, eighth)])
         if stride == 2:
             depthwise = nn.Conv2d(half, half, 3, stride=2, padding=1, groups=half, bias=False)
             self.avd_layer = nn.Sequential(depthwise, nn.BatchNorm2d(half))
@@ -108,11 +99,9 @@ class CatBottleneck(nn.Module):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         first, *rest = self.conv_list
-        wide = first(x)
+        x = wide = first(x)
         if self.stride == 2:
-            x, wide = self.avd_layer(wide), self.skip(wide)
-        else:
-            x = wide
+            x, wide = self.avd_layer(x), self.skip(x)
         parts = [wide]
         for conv in rest:
             x = conv(x)
@@ -286,9 +275,8 @@ class BiSeNet(nn.Module):
             raise ValueError(f"BiSeNet: backbone {backbone!r}; expected {' or '.join(BACKBONES)}; name one of them")
         if (use_boundary_2 and not use_boundary_4) or (use_boundary_4 and not use_boundary_8):
             raise ValueError(
-                f"BiSeNet: use_boundary_2={use_boundary_2}, use_boundary_4={use_boundary_4}, "
-                f"use_boundary_8={use_boundary_8}; upstream's forward returns None for these; "
-                "use none, 8 alone, 4 and 8, or all three"
+                f"BiSeNet: use_boundary_2, _4, _8 = {use_boundary_2}, {use_boundary_4}, {use_boundary_8}; "
+                "upstream's forward returns None for these; use none, 8 alone, 4 and 8, or all three"
             )
         self.use_boundary_2 = use_boundary_2
         self.use_boundary_4 = use_boundary_4
@@ -446,9 +434,7 @@ class STDCLosses(nn.Module):
     """The terms of upstream's training loop, all of weight 1; their sum is the loss.
 
     Args:
-        n_min: see `OhemCELoss`; shared by the three cross-entropies.
-        thresh: see `OhemCELoss`.
-        ignore: see `OhemCELoss`.
+        n_min: of the three cross-entropies, as are `thresh` and `ignore`; see `OhemCELoss`.
     """
 
     def __init__(self, *, n_min: int, thresh: float = 0.7, ignore: int = 255) -> None:
@@ -473,9 +459,7 @@ class STDCLosses(nn.Module):
             "loss_aux16": self.loss_aux16(outputs["aux16"], label),
             "loss_aux32": self.loss_aux32(outputs["aux32"], label),
         }
-        for name in ("detail2", "detail4", "detail8"):
-            if name not in outputs:
-                continue
+        for name in sorted(outputs.keys() & {"detail2", "detail4", "detail8"}):
             for kind, value in zip(("bce", "dice"), self.loss_detail(outputs[name], label)):
                 key = f"loss_detail_{kind}"
                 terms[key] = terms[key] + value if key in terms else value

@@ -3,8 +3,8 @@
     python parity/upstream/record_stdc_seg.py --checkout PATH
 
 PATH is your own checkout of the repository at that commit; its classes compute every number. Three of its dependencies
-are stood in for: the compiled in-place activated batch norm by the same formula in torch operations, `torchvision` (which
-the model only imports), and the CUDA tensor types, since everything runs on the CPU. In the float64 runs the float32
+are stood in for: the compiled in-place activated batch norm by the same formula in torch operations, `torchvision`, which
+the model only imports, and the CUDA tensor types, since everything runs on the CPU. In the float64 runs the float32
 boundary target is cast to float64 before the binary cross-entropy, which otherwise computes in the target's precision.
 """
 
@@ -14,8 +14,9 @@ import argparse
 import subprocess
 import sys
 import types
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Mapping
+from typing import Any
 
 ROOT = Path(__file__).resolve().parents[2]
 if str(ROOT) not in sys.path:
@@ -93,9 +94,14 @@ class Losses(nn.Module):
         self.ohem = upstream.OhemCELoss(thresh=0.7, n_min=n_min, ignore_lb=255)
         self.loss_detail = upstream.DetailAggregateLoss()
 
-    def forward(self, outputs: Mapping[str, torch.Tensor], targets: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:  # fmt: skip
+    def forward(
+        self, outputs: Mapping[str, torch.Tensor], targets: Mapping[str, torch.Tensor]
+    ) -> dict[str, torch.Tensor]:
         label = targets["label"]
-        terms = {f"loss_{out}": self.ohem(outputs[key], label) for out, key in (("seg", "semantic"), ("aux16", "aux16"), ("aux32", "aux32"))}  # fmt: skip
+        terms = {
+            f"loss_{out}": self.ohem(outputs[key], label)
+            for out, key in (("seg", "semantic"), ("aux16", "aux16"), ("aux32", "aux32"))
+        }
         terms["loss_detail_bce"], terms["loss_detail_dice"] = self.loss_detail(outputs["detail8"], label)
         return terms
 
@@ -153,9 +159,14 @@ def main() -> int:
     parser.add_argument("--out", type=Path, default=Path(__file__).parent, help="folder of the recordings")
     options = parser.parse_args()
     if not (options.checkout / "models" / "model_stages.py").exists():
-        print(f"error: {options.checkout}: no models/model_stages.py there; expected a checkout of {UPSTREAM}", file=sys.stderr)
+        print(
+            f"error: {options.checkout}: no models/model_stages.py there; expected a checkout of {UPSTREAM}",
+            file=sys.stderr,
+        )
         return 2
-    commit = subprocess.run(["git", "-C", str(options.checkout), "rev-parse", "HEAD"], capture_output=True, text=True).stdout
+    commit = subprocess.run(
+        ["git", "-C", str(options.checkout), "rev-parse", "HEAD"], capture_output=True, text=True
+    ).stdout
     if not commit.startswith(UPSTREAM.partition("@")[2]):
         print(f"error: {options.checkout}: at {commit.strip() or 'no commit'}; expected {UPSTREAM}", file=sys.stderr)
         return 2

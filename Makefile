@@ -1,0 +1,48 @@
+# `make check` proves the ports, `make test` runs the tests; both set everything up first.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+REQUIREMENTS := $(wildcard requirements/*.txt)
+
+.PHONY: help setup check test unit lint format bench demo clean
+
+help:
+	@echo "make check   prove every port equal to its original (about two minutes)"
+	@echo "make test    run all tests"
+	@echo "make demo    train STDC1 on a small generated city, evaluate and predict"
+	@echo "make unit    run the unit tests alone"
+	@echo "make lint    check style; make format applies it"
+	@echo "make bench   measure against peers"
+
+setup: $(READY)
+
+$(READY): $(REQUIREMENTS) setup.py
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check $(foreach file,$(filter-out requirements/constraints.txt requirements/export.txt,$(REQUIREMENTS)),-r $(file)) -c requirements/constraints.txt
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-build-isolation --no-deps --editable .
+	@touch $@
+
+check: $(READY)
+	$(BIN)/python parity/check.py
+
+# one thread per worker: two test processes on two cores are faster than one that uses both
+test: $(READY)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile -m "not gpu and not network"
+
+unit: $(READY)
+	$(BIN)/python -m pytest
+
+lint: $(READY)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+format: $(READY)
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+bench: $(READY)
+	$(BIN)/python benchmarks/parity.py
+
+clean:
+	rm -rf $(VENV) build dist *.egg-info parity_report output

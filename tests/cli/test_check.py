@@ -1,0 +1,162 @@
+"""The parity command, run as people run it."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+pytestmark = pytest.mark.cli
+
+ROOT = Path(__file__).resolve().parents[2]
+
+MINE = '''
+import numpy as np
+from parity import Case, Side, inputs
+
+
+def reference():
+    from torch import nn
+    return nn.Sequential(nn.Conv2d(3, 8, 3, padding=1), nn.BatchNorm2d(8), nn.ReLU(), nn.Conv2d(8, 4, 1))
+
+
+def port():
+    from paddle import nn
+    {port}
+
+
+CASE = Case(name="mine", reference=reference, port=port, inputs={{"image": inputs.image(2)}}, size=(17, 33))
+'''
+RIGHT = "return nn.Sequential(nn.Conv2D(3, 8, 3, padding=1), nn.BatchNorm2D(8), nn.ReLU(), nn.Conv2D(8, 4, 1))"
+WRONG = RIGHT.replace("nn.BatchNorm2D(8)", "nn.BatchNorm2D(8, epsilon=1e-3)")
+CRASHING = RIGHT.replace("nn.Conv2D(8, 4, 1)", "nn.Conv2D(8, 4, 1), nn.Flatten(2, 9)")
+
+
+def check(*arguments, cwd):
+    command = [sys.executable, str(ROOT / "parity" / "check.py"), *map(str, arguments)]
+    return subprocess.run(command, cwd=cwd, capture_output=True, text=True, timeout=240)
+
+
+@pytest.fixture
+def mine(tmp_path):
+    def write(port):
+        path = tmp_path / "my_case.py"
+        path.write_text(MINE.format(port=port))
+        return path
+
+    return write
+
+
+def test_list_names_the_cases_from_any_folder(tmp_path):
+    done = check("--list", cwd=tmp_path)
+    assert done.returncode == 0
+    assert done.stdout.splitlines()[0].split() == ["stdc1", "MichaelFan01/STDC-Seg@59ff37f"]
+
+
+def test_python_m_parity_is_the_same_command(tmp_path):
+    command = [sys.executable, "-m", "parity", "--list"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0 and "stdc2" in done.stdout
+
+
+def test_my_own_port_passes_and_reports(tmp_path, mine):
+    done = check(mine(RIGHT), "--json", "-", "--report-dir", tmp_path / "pictures", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    (case,) = json.loads(done.stdout)["cases"]
+    assert case["passed"] and case["chain"]["status"] == "unverified"
+    reasons = {stage["stage"]: stage["reason"] for stage in case["stages"] if stage["reason"]}
+    assert set(reasons) == {"loss", "gradients", "step", "trajectory", "postprocess"}
+    forward = next(stage for stage in case["stages"] if stage["stage"] == "forward")
+    assert forward["points"] == 5 and 0 < forward["worst"] < 1e-9
+
+
+def test_a_mismatch_exits_1_and_names_layer_and_cause(tmp_path, mine):
+    done = check(mine(WRONG), "--md", "table.md", "--report-dtype", "none", cwd=tmp_path)
+    assert done.returncode == 1
+    assert "FAIL mine forward/1: first divergence" in done.stdout
+    assert "epsilon 0.001, reference 1e-05" in done.stdout
+    assert "**FAIL**" in (tmp_path / "table.md").read_text()
+
+
+def test_a_crash_exits_3_and_says_where(tmp_path, mine):
+    done = check(mine(CRASHING), "--report-dtype", "none", cwd=tmp_path)
+    assert done.returncode == 3
+    assert "the port raised" in done.stdout
+
+
+def test_isolated_sides_give_the_same_verdict(tmp_path, mine):
+    plain = check(mine(WRONG), "--json", "plain.json", "--report-dtype", "none", cwd=tmp_path)
+    apart = check(mine(WRONG), "--isolate", "--json", "apart.json", "--report-dtype", "none", cwd=tmp_path)
+    assert plain.returncode == apart.returncode == 1, apart.stderr
+    stages = [json.loads((tmp_path / name).read_text())["cases"][0]["stages"] for name in ("plain.json", "apart.json")]
+    for one, other in zip(*stages):
+        one.pop("seconds"), other.pop("seconds")
+        assert one == other
+
+
+def test_reprod_log_files_hold_both_sides(tmp_path, mine):
+    done = check(mine(RIGHT), "--reprod-log", "logs", "--report-dtype", "none", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    from reprod_log import ReprodDiffHelper
+
+    helper = ReprodDiffHelper()
+    ours = helper.load_info(str(tmp_path / "logs" / "mine" / "forward_paddle.npy"))
+    theirs = helper.load_info(str(tmp_path / "logs" / "mine" / "forward_ref.npy"))
+    assert set(ours) == set(theirs) == {"0", "1", "2", "3", "output/0"}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        (["--case", "stcd1"], "Did you mean 'stdc1'?"),
+        (["--case", "nowhere.py"], "there is no such file"),
+        (["--stage", "forwards"], "unknown stage 'forwards'"),
+        (["--case", "stdc1", "--weights", "none.pth"], "there is no such file"),
+        (["--weights", "none.pth"], "expected one; name it with --case"),
+        (["--input", "none.jpg"], "there is no such file"),
+        (["--case", "stdc1", "--size", "0", "5"], "expected two positive numbers"),
+        (["--cases", "stdc1"], "unrecognized arguments"),
+    ],
+)
+def test_bad_usage_exits_2_with_one_message(tmp_path, arguments, expected):
+    done = check(*arguments, cwd=tmp_path)
+    assert done.returncode == 2
+    assert expected in done.stderr
+    assert "Traceback" not in done.stderr
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_file_without_a_case_exits_2(tmp_path):
+    (tmp_path / "empty.py").write_text("x = 1\n")
+    (tmp_path / "broken.py").write_text("import nothing_like_this\n")
+    empty, broken = check("empty.py", cwd=tmp_path), check("broken.py", cwd=tmp_path)
+    assert empty.returncode == broken.returncode == 2
+    assert "defines no CASE or CASES" in empty.stderr
+    assert "No module named 'nothing_like_this'" in broken.stderr
+
+
+def test_a_hostile_checkpoint_is_refused(tmp_path):
+    import pickle
+
+    class Evil:
+        def __reduce__(self):
+            return open, (str(tmp_path / "canary"), "w")
+
+    (tmp_path / "evil.pth").write_bytes(pickle.dumps({"weight": Evil()}))
+    done = check("--case", "stdc1", "--weights", "evil.pth", cwd=tmp_path)
+    assert done.returncode == 2
+    assert "evil.pth" in done.stderr and not (tmp_path / "canary").exists()
+
+
+def test_a_photograph_of_mine_is_used_and_drawn(tmp_path):
+    import cv2
+    import numpy as np
+
+    photo = np.random.RandomState(0).randint(0, 255, (60, 90, 3), np.uint8)
+    cv2.imwrite(str(tmp_path / "photo.png"), photo)
+    done = check("--case", "stdc1", "--stage", "forward", "--input", "photo.png", "--size", "65", "65",
+                 "--report-dtype", "none", cwd=tmp_path)  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    picture = cv2.imread(str(tmp_path / "parity_report" / "stdc1.png"))
+    assert picture is not None and picture.shape[1] > 3 * picture.shape[0] / 2
