@@ -1,7 +1,7 @@
 """Weight files from torch to Paddle and back, by the very rules that the parity check proves.
 
-A conversion is checked before it counts: the written file is read again, loaded strictly, and both sides' forward passes
-are compared in float64.
+A conversion is checked before it counts: the written file is read again, loaded strictly, and both sides' forward
+passes are compared in float64.
 """
 
 from __future__ import annotations
@@ -146,7 +146,9 @@ def _read(source: Path, result: Conversion) -> dict[str, np.ndarray]:
     if contents.prefix:
         result.notes.append(f"every name began with {contents.prefix!r} (DataParallel); it was removed")
     if contents.rest:
-        result.notes.append(f"beside the weights the file holds {', '.join(map(str, list(contents.rest)[:8]))}; left out")
+        result.notes.append(
+            f"beside the weights the file holds {', '.join(map(str, list(contents.rest)[:8]))}; left out"
+        )
     return {name[len(contents.prefix) :]: value for name, value in contents.arrays.items()}
 
 
@@ -177,14 +179,18 @@ def _same_names(given: Mapping[str, Any], expected: list[str], source: Path, own
         )
 
 
-def _counters(source: Path, framework_only: Mapping[str, str], prefix: str, result: Conversion) -> dict[str, np.ndarray]:
+def _counters(
+    source: Path, framework_only: Mapping[str, str], prefix: str, result: Conversion
+) -> dict[str, np.ndarray]:
     path = _record_path(source)
     counters: dict[str, int] = {}
     if path.exists():
         try:
             counters = json.loads(path.read_text(encoding="utf-8"))["counters"]
         except (ValueError, KeyError, TypeError) as error:
-            raise WeightError(f"{path}: not a record of a conversion ({error}); expected counters; move it away") from error
+            raise WeightError(
+                f"{path}: not a record of a conversion ({error}); expected counters; move it away"
+            ) from error
         result.notes.append(f"batch counters are taken from {path.name}")
     elif framework_only:
         result.notes.append(f"{len(framework_only)} batch counters are not in a Paddle file; written as 0")
@@ -206,7 +212,9 @@ def _dropped(
     values = torch_files.load_any(template)
     missing = [name for name in names if name not in values]
     if missing:
-        raise WeightError(f"--template {template}: has no {missing[0]} ({len(missing)} in all); name upstream's own file")
+        raise WeightError(
+            f"--template {template}: has no {missing[0]} ({len(missing)} in all); name upstream's own file"
+        )
     return {name: values[name] for name in names}
 
 
@@ -232,7 +240,9 @@ def _check(
     bench.reference.load({**bench.initial, **state})
     bench.initial = bench.reference.state()
     carried = backward(written)
-    changed = [name for name, value in carried.items() if not np.array_equal(bench.initial[name], value, equal_nan=True)]
+    changed = [
+        name for name, value in carried.items() if not np.array_equal(bench.initial[name], value, equal_nan=True)
+    ]
     if changed:
         target.unlink()
         raise WeightError(

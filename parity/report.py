@@ -55,7 +55,7 @@ def write(
         else:
             Path(json_path).write_text(text, encoding="utf-8")
     if md_path:
-        md_path.write_text(markdown(data), encoding="utf-8")
+        write_markdown(data, md_path)
     if json_path != "-":
         print_table(data)
     if debug:
@@ -146,8 +146,8 @@ def findings(case: Mapping[str, Any]) -> list[str]:
         if ratio > policy.NUMERICS_RATIO:
             n = stage["numerics"]
             lines.append(
-                f"{case['case']}: float32 {stage['stage']}: at {n['point']} Paddle is {ratio:.0f} times as far from float64"
-                f" as torch (worst point {n['worst']:.0e}, torch {n['reference_worst']:.0e}): rounding, not logic"
+                f"{case['case']}: float32 {stage['stage']}: at {n['point']} Paddle is {ratio:.0f} times as far"
+                f" from float64 as torch (worst point {n['worst']:.0e}, torch {n['reference_worst']:.0e}): rounding, not logic"
             )
     lines.extend(_coverage_lines(case))
     if case["picture"]:
@@ -185,17 +185,19 @@ def closing_line(data: Mapping[str, Any]) -> str:
     )
 
 
+def write_markdown(data: Mapping[str, Any], path: Path) -> None:
+    """Writes the Markdown report; into a file with `<!-- check:begin -->` and `<!-- check:end -->`, only the table."""
+    old = path.read_text(encoding="utf-8") if path.exists() else ""
+    head, begin, rest = old.partition("<!-- check:begin -->")
+    _, end, tail = rest.partition("<!-- check:end -->")
+    text = f"{head}{begin}\n{markdown_table(data)}\n{end}{tail}" if end else markdown(data)
+    path.write_text(text, encoding="utf-8")
+
+
 def markdown(data: Mapping[str, Any]) -> str:
-    """The table people paste into a pull request."""
-    stages = [stage for stage in STAGES if any(stage == s["stage"] for case in data["cases"] for s in case["stages"])]
-    head = ["case", "upstream = reference", *stages, "verdict"]
-    lines = ["| " + " | ".join(head) + " |", "|" + "---|" * len(head)]
-    for case in data["cases"]:
-        by_name = {stage["stage"]: stage for stage in case["stages"]}
-        cells = [cell(by_name.get(stage)) for stage in stages]
-        row = [case["case"], chain_cell(case["chain"]), *cells, "pass" if case["passed"] else "**FAIL**"]
-        lines.append("| " + " | ".join(text.replace("|", "\\|").replace("\n", "<br>") for text in row) + " |")
-    lines += [
+    """The report people paste into a pull request."""
+    lines = [
+        markdown_table(data),
         "",
         "Worst `max|port-reference| / rms(reference)` in float64 (limit 1e-9), number of points compared, and",
         "the largest ratio of Paddle's float32 error to torch's own.",
@@ -204,6 +206,19 @@ def markdown(data: Mapping[str, Any]) -> str:
     for case in data["cases"]:
         lines += [f"- {line}" for line in findings(case)]
     return "\n".join([*lines, closing_line(data), ""])
+
+
+def markdown_table(data: Mapping[str, Any]) -> str:
+    """One row per case, one column per stage."""
+    stages = [stage for stage in STAGES if any(stage == s["stage"] for case in data["cases"] for s in case["stages"])]
+    head = ["case", "upstream = reference", *stages, "verdict"]
+    lines = ["| " + " | ".join(head) + " |", "|" + "---|" * len(head)]
+    for case in data["cases"]:
+        by_name = {stage["stage"]: stage for stage in case["stages"]}
+        cells = [cell(by_name.get(stage)) for stage in stages]
+        row = [case["case"], chain_cell(case["chain"]), *cells, "pass" if case["passed"] else "**FAIL**"]
+        lines.append("| " + " | ".join(text.replace("|", "\\|").replace("\n", "<br>") for text in row) + " |")
+    return "\n".join(lines)
 
 
 def _style(stage: Mapping[str, Any] | None) -> str:
@@ -215,8 +230,8 @@ def _style(stage: Mapping[str, Any] | None) -> str:
 def photograph(path: Path | None) -> np.ndarray | None:
     """The photograph to draw pictures of, (H, W, 3) uint8 RGB.
 
-    Without a path it is the portrait of Grace Hopper that matplotlib ships as sample data (a public-domain photograph by
-    the US Navy), or None where matplotlib is not installed.
+    Without a path it is the portrait of Grace Hopper that matplotlib ships as sample data (a public-domain photograph
+    by the US Navy), or None where matplotlib is not installed.
 
     Raises:
         CaseError: if the file is no image.

@@ -27,9 +27,9 @@ class Trace:
 
     Attributes:
         points: point name -> array, in execution order. An empty array stands for "no gradient".
-        meta: what the comparison needs beside the points, JSON-able: `leaves` (names of leaf modules), `norms` (for
-            many values each normalisation averaged, and its momentum), `scales` (magnitude of each parameter),
-            `crash` (the message, when the side raised half-way).
+        meta: what the comparison needs beside the points: `leaves` (leaf module -> class name), `norms` (per
+            normalisation what each call averaged, see `known.RunningVariance`), `dropout` (rate of each), `scales`
+            (magnitude of each parameter), `crash` (the message, when the side raised half-way).
     """
 
     points: dict[str, np.ndarray] = field(default_factory=dict)

@@ -1,7 +1,7 @@
 """Converts weights between torch and Paddle by the rules of a parity case, and checks what it wrote.
 
-    python tools/convert_weights.py --case stdc2 --input upstream.pth --output stdc2.pdparams
-    python tools/convert_weights.py --case stdc2 --input stdc2.pdparams --output upstream.pth --reverse
+python tools/convert_weights.py --case stdc2 --input upstream.pth --output stdc2.pdparams
+python tools/convert_weights.py --case stdc2 --input stdc2.pdparams --output upstream.pth --reverse
 """
 
 from __future__ import annotations
@@ -23,7 +23,9 @@ def build_parser() -> argparse.ArgumentParser:
     """The command's arguments."""
     parser = Parser(description="Converts weights between torch and Paddle, and checks the forward pass.")
     parser.add_argument("--case", required=True, help="whose rules: a name (parity/check.py --list) or a FILE.py")
-    parser.add_argument("--input", type=Path, required=True, help=".pth, .pt, .tar, .pkl, .safetensors, .pdparams, .npz")
+    parser.add_argument(
+        "--input", type=Path, required=True, help=".pth, .pt, .tar, .pkl, .safetensors, .pdparams, .npz"
+    )
     parser.add_argument("--output", type=Path, required=True, help="the format follows the suffix")
     parser.add_argument("--reverse", action="store_true", help="from Paddle to torch")
     parser.add_argument("--part", default="", help="the file holds this sub-module alone, such as cp.backbone")

@@ -2,10 +2,10 @@
 
     python parity/upstream/record_stdc_seg.py --checkout PATH
 
-PATH is your own checkout of the repository at that commit; its classes compute every number. Three of its dependencies
-are stood in for: the compiled in-place activated batch norm by the same formula in torch operations, `torchvision`, which
-the model only imports, and the CUDA tensor types, since everything runs on the CPU. In the float64 runs the float32
-boundary target is cast to float64 before the binary cross-entropy, which otherwise computes in the target's precision.
+PATH is your own checkout of the repository at that commit; its classes compute every number. Three of its
+dependencies are stood in for: the compiled in-place activated batch norm by the same formula in torch operations,
+`torchvision`, which the model only imports, and the CUDA tensor types, since everything runs on the CPU. In the float64
+runs the float32 boundary target is cast to float64 before the binary cross-entropy, which else computes in float32.
 """
 
 from __future__ import annotations

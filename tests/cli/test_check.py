@@ -11,7 +11,7 @@ pytestmark = pytest.mark.cli
 
 ROOT = Path(__file__).resolve().parents[2]
 
-MINE = '''
+MINE = """
 import numpy as np
 from parity import Case, Side, inputs
 
@@ -27,7 +27,7 @@ def port():
 
 
 CASE = Case(name="mine", reference=reference, port=port, inputs={{"image": inputs.image(2)}}, size=(17, 33))
-'''
+"""
 RIGHT = "return nn.Sequential(nn.Conv2D(3, 8, 3, padding=1), nn.BatchNorm2D(8), nn.ReLU(), nn.Conv2D(8, 4, 1))"
 WRONG = RIGHT.replace("nn.BatchNorm2D(8)", "nn.BatchNorm2D(8, epsilon=1e-3)")
 CRASHING = RIGHT.replace("nn.Conv2D(8, 4, 1)", "nn.Conv2D(8, 4, 1), nn.Flatten(2, 9)")
