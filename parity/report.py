@@ -146,8 +146,9 @@ def findings(case: Mapping[str, Any]) -> list[str]:
         if ratio > policy.NUMERICS_RATIO:
             n = stage["numerics"]
             lines.append(
-                f"{case['case']}: float32 {stage['stage']}: at {n['point']} Paddle is {ratio:.0f} times as far"
-                f" from float64 as torch (worst point {n['worst']:.0e}, torch {n['reference_worst']:.0e}): rounding, not logic"
+                f"{case['case']}: float32 {stage['stage']}: at {n['point']} Paddle is {ratio:.0f} times as far from"
+                f" float64 as torch (worst point {n['worst']:.0e}, torch {n['reference_worst']:.0e}): rounding, not"
+                " logic"
             )
     lines.extend(_coverage_lines(case))
     if case["picture"]:
