@@ -1,0 +1,28 @@
+"""Metrics in numpy, equal to the official evaluators; importing them does not import paddle.
+
+`ConfusionMatrix` for semantic segmentation, `PanopticQuality` for panoptic segmentation of any data set, and for
+Cityscapes `InstanceAP`, `CityscapesIoU` (with iIoU) and `CityscapesEvaluator`, which computes all from one pass.
+"""
+
+from paddleseg_ext.metrics.cityscapes import CityscapesEvaluator, CityscapesResult
+from paddleseg_ext.metrics.confusion import ConfusionMatrix, SegmentationResult
+from paddleseg_ext.metrics.instance import InstanceAP, InstanceMask, InstanceResult
+from paddleseg_ext.metrics.instance_iou import CityscapesIoU, CityscapesIoUResult
+from paddleseg_ext.metrics.panoptic import PanopticQuality, PanopticResult
+from paddleseg_ext.metrics.segments import Category, Segment
+
+__all__ = [
+    "Category",
+    "CityscapesEvaluator",
+    "CityscapesIoU",
+    "CityscapesIoUResult",
+    "CityscapesResult",
+    "ConfusionMatrix",
+    "InstanceAP",
+    "InstanceMask",
+    "InstanceResult",
+    "PanopticQuality",
+    "PanopticResult",
+    "Segment",
+    "SegmentationResult",
+]
