@@ -28,26 +28,31 @@ PARAM_GROUPS = (
 def probes(seed: int, size: tuple[int, int]) -> dict[str, Probe]:
     """Outputs for the corners of the losses.
 
-    `confident`: most pixels are easy, so that OHEM falls back to the n_min largest losses; `mixed`: a third is hard, so
-    that the threshold selects; `ignored`: no pixel has a label.
+    `confident`: most pixels are easy, so that OHEM falls back to the n_min largest losses; `mixed`: a third is hard and
+    the rest anything between, so that the threshold selects, and any other would select otherwise; `ignored`: no pixel
+    has a label.
     """
     label = inputs.labels(BATCH, NUM_CLASSES).make("probe.label", size, seed)
     ignored = np.full_like(label, 255)
     return {
-        "confident": Probe(_logits(label, size, seed, share_hard=0.02), {"label": label}),
-        "mixed": Probe(_logits(label, size, seed, share_hard=0.33), {"label": label}),
-        "ignored": Probe(_logits(label, size, seed, share_hard=0.33), {"label": ignored}),
+        "confident": Probe(_logits(label, size, seed, share_hard=0.02, least=9.0), {"label": label}),
+        "mixed": Probe(_logits(label, size, seed, share_hard=0.33, least=0.0), {"label": label}),
+        "ignored": Probe(_logits(label, size, seed, share_hard=0.33, least=0.0), {"label": ignored}),
     }
 
 
-def _logits(label: np.ndarray, size: tuple[int, int], seed: int, *, share_hard: float) -> dict[str, np.ndarray]:
+def _logits(
+    label: np.ndarray, size: tuple[int, int], seed: int, *, share_hard: float, least: float
+) -> dict[str, np.ndarray]:
+    """Random logits, to which easy pixels add `least` to 9 at their true class."""
     random = np.random.RandomState(fill.seed_of("probe.logits", size, seed))
     outputs = {}
     for name in ("semantic", "aux16", "aux32"):
         logits = random.standard_normal((label.shape[0], NUM_CLASSES, *size))
         easy = random.uniform(size=label.shape) >= share_hard
         truth = (label[:, None] == np.arange(NUM_CLASSES)[:, None, None]) & easy[:, None]
-        outputs[name] = (np.round((logits + 9.0 * truth) * 256) / 256).astype(np.float32)
+        added = random.uniform(least, 9.0, label.shape)[:, None] * truth
+        outputs[name] = (np.round((logits + added) * 256) / 256).astype(np.float32)
     detail = random.standard_normal((label.shape[0], 1, -(-size[0] // 8), -(-size[1] // 8)))
     outputs["detail8"] = (np.round(detail * 256) / 256).astype(np.float32)
     return outputs
