@@ -11,11 +11,12 @@ import numpy as np
 
 from parity import diagnose, fill
 from parity.case import Case, Schedule
+from parity.chain import recorded_data
 from parity.compare import Finding, StageResult, compare, numerics
 from parity.errors import CaseError, SideError, WeightsError
 from parity.isolation import RemoteSide
 from parity.known import RunningVariance
-from parity.traces import Trace
+from parity.traces import Trace, digest
 from parity.weights import Plan, plan, rename
 
 
@@ -166,10 +167,14 @@ class Bench:
         result = self._compare(stage, self.traces["reference", stage], self.traces["port", stage])
         if result.first is not None:
             self._restore()
-            result.cause = diagnose.explain(
-                result.first, self.reference, self.port, inputs, self.case.weights, train=train
-            )
+            result.cause = self._explain(result.first, inputs, train=train)
         return result
+
+    def _explain(self, finding: Finding, inputs: Sequence[np.ndarray], *, train: bool) -> str:
+        try:
+            return diagnose.explain(finding, self.reference, self.port, inputs, self.case.weights, train=train)
+        except Exception as error:  # the verdict stands without it
+            return f"no cause found: the diagnosis raised {type(error).__name__}: {error}"
 
     def _train_traces(self) -> None:
         """One pass in training mode, with gradients if the case has losses; split into two stages' traces."""
@@ -227,12 +232,26 @@ class Bench:
             trace = self.traces[side.name, "step"] = self.train(side, self.case.step)
             for iteration, rate in side.schedule(self.case.schedule_iterations(), self.case.step).items():
                 trace.add(f"schedule/{iteration}", np.float64(rate))
-        return self._compare("step", self.traces["reference", "step"], self.traces["port", "step"])
+        result = self._compare("step", self.traces["reference", "step"], self.traces["port", "step"])
+        if result.first is not None:
+            result.cause = diagnose.explain_step(result.first)
+        return result
 
     def _trajectory(self) -> StageResult:
         for side in (self.reference, self.port):
             self.traces[side.name, "trajectory"] = self.train(side, self.case.trajectory, losses_only=True)
         return self._compare("trajectory", self.traces["reference", "trajectory"], self.traces["port", "trajectory"])
+
+    def _data(self) -> StageResult:
+        recorded = recorded_data(self.case)
+        if recorded is None:
+            return StageResult("data", reason="nobody recorded upstream's data pipeline")
+        points = self.case.port.data(recorded.seed)
+        own = {name: digest(value) for name, value in points.items()}
+        own.update({f"{name}.shape": np.array(value.shape) for name, value in points.items()})
+        theirs = {name: numbers for name, (_, numbers) in recorded.points.items()}
+        theirs.update({f"{name}.shape": np.array(shape) for name, (shape, _) in recorded.points.items()})
+        return StageResult("data", compare(Trace(theirs), Trace(own), stage="data"))
 
     def _postprocess(self) -> StageResult:
         inputs, targets = self.batch()

@@ -14,7 +14,7 @@ import numpy as np
 
 from parity.errors import CaseError
 
-STAGES = ("weights", "forward", "forward_train", "loss", "gradients", "step", "trajectory", "postprocess")
+STAGES = ("weights", "forward", "forward_train", "loss", "gradients", "step", "trajectory", "data", "postprocess")
 
 _NEEDS = {
     "loss": ("losses",),
@@ -83,6 +83,8 @@ class Side:
         outputs: (result of the forward pass) -> dict of named tensors; by default a dict is taken as it is, and the
             elements of a tuple are named "0", "1", ...
         postprocess: (outputs) -> dict of discrete arrays (class ids, instance ids).
+        data: (seed) -> dict of what the data pipeline makes of fixed samples with fixed draws. Only the port gives it:
+            the other side is upstream's own recorded numbers.
     """
 
     model: Callable[[], Any]
@@ -91,6 +93,7 @@ class Side:
     rate: Callable[[int, Schedule], float] | None = None
     outputs: Callable[[Any], dict[str, Any]] | None = None
     postprocess: Callable[[dict[str, Any]], dict[str, Any]] | None = None
+    data: Callable[[int], dict[str, np.ndarray]] | None = None
 
 
 @dataclass(frozen=True)
@@ -178,6 +181,8 @@ class Case:
         """
         if stage in self.not_applicable:
             return self.not_applicable[stage]
+        if stage == "data":
+            return None if self.port.data is not None else "the case gives no `data`"
         for attribute in _NEEDS.get(stage, ()):
             given = [side for side in ("reference", "port") if getattr(getattr(self, side), attribute) is not None]
             if len(given) == 1:

@@ -100,6 +100,17 @@ def _replay_steps(side: Any, case: Case, run: Run, trace: Trace, targets: dict[s
         trace.add(f"step/buffer/{name}", value)
 
 
+DATA_RUN = "data"
+
+
+def recorded_data(case: Case, *, recordings: Path = RECORDINGS) -> Run | None:
+    """What upstream's data pipeline made of the case's samples, or None if nobody recorded it."""
+    path = recordings / case.name
+    if not path.with_suffix(".json").exists():
+        return None
+    return Recording.load(path).runs.get(DATA_RUN)
+
+
 def verify(case: Case, *, recordings: Path = RECORDINGS) -> ChainResult:
     """Compares the reference with its recording, in float64.
 
@@ -119,7 +130,7 @@ def verify(case: Case, *, recordings: Path = RECORDINGS) -> ChainResult:
 
     points, worst = 0, 0.0
     for name, run in recording.runs.items():
-        if run.dtype != "float64":
+        if run.dtype != "float64" or name == DATA_RUN:
             continue
         side = TorchSide(case.reference, match_paddle=False)
         if side.shapes() != recording.state_dict or list(side.shapes()) != list(recording.state_dict):
@@ -128,7 +139,8 @@ def verify(case: Case, *, recordings: Path = RECORDINGS) -> ChainResult:
         if isinstance(difference, str):
             return ChainResult("broken", case.upstream, f"{name}: {difference}", np.inf, points)
         points, worst = points + len(run.points), max(worst, difference)
-    runs = ", ".join(f"{run.size[0]}x{run.size[1]}" for run in recording.runs.values() if run.dtype == "float64")
+    sizes = [run.size for name, run in recording.runs.items() if run.dtype == "float64" and name != DATA_RUN]
+    runs = ", ".join(f"{height}x{width}" for height, width in sizes)
     return ChainResult("verified", case.upstream, f"{points} points at {runs}", float(worst), points)
 
 

@@ -34,6 +34,8 @@ def explain(
         train: whether the stage runs in training mode.
     """
     name = finding.point.partition("/")[2].partition("@")[0]
+    if name.startswith(("buffer/", "dropout/")):
+        name = name.partition("/")[2]
     leaves = {rename(path + ".", rules)[:-1]: path for path in reference.module_types()}
     path = next((p for p in _enclosing(name) if p in leaves and p in port.module_types()), None)
     if path is None:
@@ -54,6 +56,26 @@ def explain(
     if replayed.passed:
         return f"{path} itself agrees on the reference's input, so what feeds it differs (code between layers)"
     return f"{path} differs on the reference's own input ({replayed.text}): its weights or its formula"
+
+
+_OF_A_STEP = {
+    "loss": "the state before this step agrees, so a running value that no other point shows differs",
+    "learning_rate": "the losses agree, so the schedule, where it starts, or a parameter group's factor differs",
+    "optimizer": "losses and rates agree, so weight decay, clipping, momentum, or the group they apply to differs",
+    "update": "rates and accumulators agree, so the update rule differs, or only one side trains this parameter",
+    "buffer": "the updates agree, so the momentum of the running statistics differs",
+    "schedule": "the steps taken agree, so the schedule differs at other iterations",
+}
+
+
+def explain_step(finding: Finding) -> str:
+    """What can cause a first divergence in training, by what agrees before it; "" if nothing is known.
+
+    Args:
+        finding: its point is `step/<number>/<kind>/<name>` or `step/schedule/<iteration>`.
+    """
+    kinds = finding.point.split("/")[1:3]
+    return next((text for kind, text in _OF_A_STEP.items() if kind in kinds), "")
 
 
 def attribute_differences(reference: Mapping[str, Any], port: Mapping[str, Any]) -> str:

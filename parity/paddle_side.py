@@ -204,11 +204,13 @@ class PaddleSide:
                 "dilation": _pair(layer._dilation),
                 "groups": layer._groups,
                 "bias": layer.bias is not None,
+                "padding_mode": layer._padding_mode,
             }
         if isinstance(layer, (nn.MaxPool2D, nn.AvgPool2D)):
-            kernel, stride, padding = (getattr(layer, k, None) for k in ("ksize", "stride", "padding"))
-            attributes = {"kernel_size": _pair(kernel if kernel is not None else layer.kernel_size)}
-            attributes.update(stride=_pair(stride), padding=_pair(padding), ceil_mode=layer.ceil_mode)
+            kernel = layer.ksize if hasattr(layer, "ksize") else layer.kernel_size
+            stride = kernel if layer.stride is None else layer.stride
+            attributes = {"kernel_size": _pair(kernel), "stride": _pair(stride), "padding": _pair(layer.padding)}
+            attributes["ceil_mode"] = layer.ceil_mode
             if isinstance(layer, nn.AvgPool2D):
                 attributes["counts_padding"] = not layer.exclusive
             return attributes
@@ -216,6 +218,8 @@ class PaddleSide:
             return {"epsilon": float(np.float32(layer._epsilon)), "momentum": 1.0 - float(np.float32(layer._momentum))}
         if isinstance(layer, nn.GroupNorm):
             return {"epsilon": float(np.float32(layer._epsilon)), "groups": layer._num_groups}
+        if isinstance(layer, nn.LayerNorm):
+            return {"epsilon": float(np.float32(layer._epsilon))}
         return {}
 
     def replay(self, path: str, inputs: Sequence[np.ndarray], *, train: bool) -> np.ndarray:
@@ -322,8 +326,14 @@ def _optimized(inner: Any) -> list[paddle.Tensor]:
     return [p for g in groups for p in g["params"]] if groups and isinstance(groups[0], dict) else list(groups)
 
 
-def _pair(value: Any) -> tuple[int, int]:
-    return (value, value) if isinstance(value, int) else tuple(value)
+def _pair(value: Any) -> tuple[Any, ...]:
+    """(height, width); padding that differs between the ends of an axis stays (top, bottom, left, right)."""
+    if isinstance(value, (int, str)):
+        return (value, value)
+    values = tuple(value)
+    if len(values) == 4 and values[0] == values[1] and values[2] == values[3]:
+        return values[::2]
+    return values * 2 if len(values) == 1 else values
 
 
 def _named(result: Any) -> dict[str, paddle.Tensor]:

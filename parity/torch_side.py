@@ -209,6 +209,8 @@ class TorchSide:
             return {"epsilon": float(module.eps), "momentum": float(module.momentum)}
         if isinstance(module, nn.GroupNorm):
             return {"epsilon": float(module.eps), "groups": module.num_groups}
+        if isinstance(module, nn.LayerNorm):
+            return {"epsilon": float(module.eps)}
         return {}
 
     def replay(self, path: str, inputs: Sequence[np.ndarray], *, train: bool) -> np.ndarray:
@@ -333,11 +335,12 @@ def _round_groups(optimizer: torch.optim.Optimizer, *_: Any) -> None:
 
 def _window_attributes(module: nn.Module) -> dict[str, Any]:
     def pair(value: Any) -> tuple[int, int]:
-        return (value, value) if isinstance(value, int) else tuple(value)
+        return (value, value) if isinstance(value, (int, str)) else tuple(value)
 
     attributes = {key: pair(getattr(module, key)) for key in ("kernel_size", "stride", "padding")}
     if isinstance(module, nn.Conv2d):
         attributes.update(dilation=pair(module.dilation), groups=module.groups, bias=module.bias is not None)
+        attributes["padding_mode"] = module.padding_mode
     else:
         attributes["ceil_mode"] = module.ceil_mode
         if isinstance(module, nn.AvgPool2d):

@@ -15,6 +15,7 @@ from parity.case import Case, Probe, Schedule, Side
 
 UPSTREAM = "MichaelFan01/STDC-Seg@59ff37f"
 NUM_CLASSES = 19
+SCALES = (0.125, 0.25, 0.375, 0.5, 0.625, 0.75, 0.875, 1.0, 1.125, 1.25, 1.375, 1.5)
 BATCH = 4  # of two images, a batch norm over 1x1 maps makes +1 and -1: its gradients would be rounding noise
 
 PARAM_GROUPS = (
@@ -56,6 +57,56 @@ def _logits(
     detail = random.standard_normal((label.shape[0], 1, -(-size[0] // 8), -(-size[1] // 8)))
     outputs["detail8"] = (np.round(detail * 256) / 256).astype(np.float32)
     return outputs
+
+
+# brightness, contrast, saturation; mirrored; scale; where in the room it has the crop lies (x, y)
+DRAWS = (
+    ((1.0, 1.0, 1.0), False, 1.0, (0.0, 0.0)),
+    ((0.5, 1.5, 0.7), True, 1.5, (0.999, 0.5)),
+    ((1.5, 0.5, 1.3), False, 0.5, (0.3, 0.8)),  # too small for the crop: resized up
+    ((0.83, 1.21, 0.5), True, 0.125, (0.6, 0.1)),
+    ((1.2, 0.9, 1.5), True, 0.875, (0.5, 0.999)),
+)
+CROP_SIZE = (96, 64)  # (width, height)
+
+
+def data_sample(seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """A picture, (72, 110, 3) uint8, and its Cityscapes label ids, (72, 110) uint8 in 0..33."""
+    size = (72, 110)
+    image = inputs.image(1).make("data.image", size, seed)[0].transpose(1, 2, 0)
+    ids = inputs.labels(1, num_classes=34, ignore=0).make("data.label", size, seed)[0]
+    return np.clip(np.round(128 + 60 * image), 0, 255).astype(np.uint8), ids.astype(np.uint8)
+
+
+def _data(seed: int) -> dict[str, np.ndarray]:
+    """What the recipe's transforms make of the sample with each of `DRAWS`."""
+    from paddleseg_ext.data import classes
+    from paddleseg_ext.data import transforms as t
+
+    image, label_ids = data_sample(seed)
+    label = classes.cityscapes_train_ids()[label_ids].astype(np.uint8)
+    pipeline = t.Compose(
+        [
+            t.ColorJitter(brightness=0.5, contrast=0.5, saturation=0.5),
+            t.HorizontalFlip(),
+            t.RandomScale(scales=SCALES),
+            t.ResizeUpRandomCrop(crop_size=CROP_SIZE),
+            t.Normalize(mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225)),
+        ]
+    )
+    points = {}
+    for index, (color, mirrored, scale, (x, y)) in enumerate(DRAWS):
+        draws = [
+            dict(zip(("brightness", "contrast", "saturation"), color)),
+            {"flip": mirrored},
+            {"scale": scale},
+            {"x": x, "y": y},
+            {},
+        ]
+        sample = pipeline.replay({"image": image, "label": label, "meta": {}}, draws)
+        points[f"{index}/image"] = sample["image"].transpose(2, 0, 1)
+        points[f"{index}/label"] = sample["label"].astype(np.int64)
+    return points
 
 
 def min_kept(targets: Mapping[str, np.ndarray]) -> int:
@@ -158,9 +209,10 @@ def _port(backbone: str) -> Side:
     def rate(iteration: int, schedule: Schedule) -> float:
         return polynomial(schedule)(iteration)
 
-    return Side(
-        model, losses, optimizer, rate, postprocess=lambda outputs: {"pred": outputs["semantic"].argmax(1).numpy()}
-    )
+    def postprocess(outputs: Mapping[str, Any]) -> dict[str, np.ndarray]:
+        return {"pred": outputs["semantic"].argmax(1).numpy()}
+
+    return Side(model, losses, optimizer, rate, postprocess=postprocess, data=_data)
 
 
 def _case(name: str, reference: str, port: str) -> Case:

@@ -11,10 +11,11 @@ runs the float32 boundary target is cast to float64 before the binary cross-entr
 from __future__ import annotations
 
 import argparse
+import json
 import subprocess
 import sys
 import types
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,13 +25,14 @@ if str(ROOT) not in sys.path:
 
 import numpy as np  # noqa: E402
 import torch  # noqa: E402
+from PIL import Image  # noqa: E402
 from torch import nn  # noqa: E402
 
 from parity import cases, chain  # noqa: E402
 from parity.case import Case, Schedule, Side  # noqa: E402
-from parity.cases.stdc import NUM_CLASSES, UPSTREAM, min_kept  # noqa: E402
+from parity.cases.stdc import CROP_SIZE, DRAWS, NUM_CLASSES, SCALES, UPSTREAM, data_sample, min_kept  # noqa: E402
 from parity.torch_side import TorchSide  # noqa: E402
-from parity.traces import Recording, Run  # noqa: E402
+from parity.traces import Recording, Run, Trace  # noqa: E402
 
 BACKBONES = {"stdc1": "STDCNet813", "stdc2": "STDCNet1446"}
 OUTPUTS = ("semantic", "aux16", "aux32", "detail8")
@@ -70,19 +72,30 @@ def import_upstream(checkout: Path) -> types.SimpleNamespace:
     """Upstream's model, losses and optimizer, imported from a checkout."""
     norm = types.ModuleType("modules.bn")
     norm.InPlaceABNSync = InPlaceABNSync
-    sys.modules.update({"torchvision": types.ModuleType("torchvision"), "modules.bn": norm})
+    vision = types.ModuleType("torchvision")
+    vision.transforms = types.ModuleType("torchvision.transforms")
+    sys.modules.update({"torchvision": vision, "torchvision.transforms": vision.transforms, "modules.bn": norm})
     sys.path.insert(0, str(checkout))
     torch.cuda.FloatTensor = torch.FloatTensor
     torch.Tensor.cuda = lambda self, *_, **__: self
     own = nn.functional.binary_cross_entropy_with_logits
     nn.functional.binary_cross_entropy_with_logits = lambda logits, target: own(logits, target.to(logits.dtype))
+    import transform
+    from cityscapes import CityScapes
     from loss.detail_loss import DetailAggregateLoss
     from loss.loss import OhemCELoss
     from models.model_stages import BiSeNet
     from optimizer_loss import Optimizer
 
+    labels = json.loads((checkout / "cityscapes_info.json").read_text())
     return types.SimpleNamespace(
-        BiSeNet=BiSeNet, DetailAggregateLoss=DetailAggregateLoss, OhemCELoss=OhemCELoss, Optimizer=Optimizer
+        BiSeNet=BiSeNet,
+        CityScapes=CityScapes,
+        DetailAggregateLoss=DetailAggregateLoss,
+        OhemCELoss=OhemCELoss,
+        Optimizer=Optimizer,
+        transform=transform,
+        label_map={label["id"]: label["trainId"] for label in labels},
     )
 
 
@@ -139,16 +152,62 @@ def upstream_side(upstream: types.SimpleNamespace, backbone: str) -> Side:
     )
 
 
-def record(case: Case, side: Side, folder: Path) -> None:
+class ScriptedRandom:
+    """Stands for the module `random` in upstream's transforms: returns given draws, in order."""
+
+    def __init__(self, uniform: Sequence[float], choice: float, random: Sequence[float]) -> None:
+        self._uniform, self._choice, self._random = list(uniform), choice, list(random)
+
+    def uniform(self, low: float, high: float) -> float:
+        """The next factor."""
+        return self._uniform.pop(0)
+
+    def choice(self, options: Sequence[float]) -> float:
+        """The scale, which has to be one of upstream's."""
+        return options[options.index(self._choice)]
+
+    def random(self) -> float:
+        """The next number in [0, 1)."""
+        return self._random.pop(0)
+
+
+def record_data(upstream: types.SimpleNamespace, seed: int = 0) -> Run:
+    """What upstream's transforms and label map make of the case's sample with each of its draws."""
+    image, label_ids = data_sample(seed)
+    own = upstream.transform
+    pipeline = own.Compose(
+        [
+            own.ColorJitter(brightness=0.5, contrast=0.5, saturation=0.5),
+            own.HorizontalFlip(),
+            own.RandomScale(SCALES),
+            own.RandomCrop(CROP_SIZE),
+        ]
+    )
+    mean, std = (torch.tensor(v).reshape(3, 1, 1) for v in ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)))
+    trace = Trace()
+    for index, (color, mirrored, scale, position) in enumerate(DRAWS):
+        own.random = ScriptedRandom(color, scale, [0.0 if mirrored else 1.0, *position])
+        out = pipeline({"im": Image.fromarray(image), "lb": Image.fromarray(label_ids)})
+        tensor = torch.from_numpy(np.array(out["im"]).transpose(2, 0, 1)).float().div(255)
+        label = np.array(out["lb"]).astype(np.int64)
+        label = upstream.CityScapes.convert_labels(types.SimpleNamespace(lb_map=upstream.label_map), label)
+        trace.add(f"{index}/image", tensor.sub(mean).div(std).numpy())
+        trace.add(f"{index}/label", label)
+    run = Run(image.shape[:2], seed, "float32")
+    run.add(trace)
+    return run
+
+
+def record(case: Case, side: Side, data: Run, folder: Path) -> None:
     """Runs everything and writes the recording of one case."""
-    runs, state_dict = {}, {}
+    runs, state_dict = {chain.DATA_RUN: data}, {}
     for name, plan in RUNS.items():
         torch_side = TorchSide(side, dtype=plan.dtype, match_paddle=False)
         run = Run(plan.size, plan.seed, plan.dtype)
         run.add(chain.replay(torch_side, case, run))
         runs[name], state_dict = run, torch_side.shapes()
         print(f"{case.name} {name}: {len(run.points)} points")
-    versions = TorchSide.versions(torch_side)
+    versions = {**TorchSide.versions(torch_side), "pillow": Image.__version__}
     Recording(case.name, UPSTREAM, versions, state_dict, runs).save(folder / case.name)
 
 
@@ -171,8 +230,9 @@ def main() -> int:
         print(f"error: {options.checkout}: at {commit.strip() or 'no commit'}; expected {UPSTREAM}", file=sys.stderr)
         return 2
     upstream = import_upstream(options.checkout)
+    data = record_data(upstream)
     for name, backbone in BACKBONES.items():
-        record(cases.get(name), upstream_side(upstream, backbone), options.out)
+        record(cases.get(name), upstream_side(upstream, backbone), data, options.out)
     return 0
 
 
