@@ -17,7 +17,7 @@ from parity.errors import CaseError, SideError, WeightsError
 from parity.isolation import RemoteSide
 from parity.known import RunningVariance
 from parity.traces import Trace, digest
-from parity.weights import Plan, plan, rename
+from parity.weights import Plan, plan, rename, rename_module
 
 
 class Bench:
@@ -130,6 +130,7 @@ class Bench:
                 self.port.tensors(),
                 self.case.weights,
                 framework_only=self.reference.framework_only(),
+                also=[f"{path}." for path in self.reference.module_types()],
                 where=self.case.name,
             )
         except WeightsError as error:
@@ -190,6 +191,7 @@ class Bench:
     def _split(self, side: Any, trace: Trace, before: Mapping[str, np.ndarray]) -> None:
         forward, gradients = Trace(meta=dict(trace.meta)), Trace(meta=dict(trace.meta))
         del gradients.meta["leaves"]  # every gradient has to be on both sides
+        gradients.meta["scales"] = dict(trace.meta.get("sums", {}))
         if any(name.startswith("output/") for name in trace.points):
             forward.meta.pop("crash", None)  # it came later
         for name, value in trace.points.items():
@@ -203,8 +205,8 @@ class Bench:
         if side is self.reference:
             after = RunningVariance(before).advance(after, trace.meta["norms"])
         forward.points.update({f"buffer/{name}": value for name, value in after.items()})
-        for path, rate in trace.meta["dropout"].items():
-            forward.points[f"dropout/{path}"] = np.float64(rate)
+        for path, settings in trace.meta["dropout"].items():
+            forward.points[f"dropout/{path}"] = np.array(settings)
         self.traces[side.name, "forward_train"], self.traces[side.name, "gradients"] = forward, gradients
 
     def _loss(self) -> StageResult:
@@ -281,21 +283,22 @@ class Bench:
 
     def train(self, side: Any, schedule: Schedule, *, losses_only: bool = False) -> Trace:
         """Optimizer steps of one side: per step the losses, rates, accumulators, updates and running statistics."""
-        trace = Trace(meta={"scales": {}})
+        trace, sums = Trace(meta={"scales": {}}), {}
         try:
             side.start_training(schedule, self.batch()[1])
             expected = RunningVariance(side.buffers()) if side is self.reference else None
             before = {} if losses_only else side.parameters()
             for step in range(schedule.steps):
-                terms, norms = side.train_step(*self.batch(step))
+                terms, facts = side.train_step(*self.batch(step))
                 if losses_only:
                     trace.points.update({f"{step + 1}/loss/{name}": value for name, value in terms.items()})
                     continue
                 buffers = side.buffers()
                 if expected is not None:
-                    buffers = expected.advance(buffers, norms)
+                    buffers = expected.advance(buffers, facts["norms"])
                 after = side.parameters()
                 self._add_step(trace, f"{step + 1}", side, terms, before, after, buffers)
+                _add_scales(trace, f"{step + 1}", facts, sums)
                 before = after
         except Exception as error:
             trace.meta["crash"] = f"{type(error).__name__}: {error}"
@@ -339,13 +342,14 @@ class Bench:
         """The reference's trace under the port's names."""
         if not self.case.weights:
             return trace
-        names = {name: translate(name, self.case.weights) for name in trace.points}
+        modules = "leaves" in trace.meta
+        names = {name: translate(name, self.case.weights, modules=modules) for name in trace.points}
         if len(set(names.values())) < len(names):
             twice = next(name for name, count in Counter(names.values()).items() if count > 1)
             raise CaseError(f"{self.case.name}: the Rename rules give two points the name {twice}; make them injective")
         meta = dict(trace.meta)
         if "leaves" in meta:
-            meta["leaves"] = {rename(path + ".", self.case.weights)[:-1]: kind for path, kind in meta["leaves"].items()}
+            meta["leaves"] = {rename_module(path, self.case.weights): kind for path, kind in meta["leaves"].items()}
         if "scales" in meta:
             meta["scales"] = {names.get(name, name): value for name, value in meta["scales"].items()}
         return Trace({names[name]: value for name, value in trace.points.items()}, meta)
@@ -381,6 +385,24 @@ class Bench:
             self._train_traces()
 
 
+def _add_scales(trace: Trace, step: str, facts: Mapping[str, Mapping[str, float]], sums: dict[str, float]) -> None:
+    """Adds what the sums behind each bias's gradients leave uncertain to the scales of the points made of them.
+
+    Args:
+        trace: of the reference; of the port there are no facts.
+        step: its number.
+        facts: see `TorchSide.train_step`.
+        sums: of the steps before, to be added to.
+    """
+    for name, magnitudes in facts.get("sums", {}).items():
+        sums[name] = sums.get(name, 0.0) + magnitudes
+        scales = {"velocity": sums[name], "moment1": sums[name], "moment2": sums[name] ** 2}
+        points = {f"{step}/optimizer/{name}.{accumulator}": scale for accumulator, scale in scales.items()}
+        points[f"{step}/update/{name}"] = sums[name] * facts["gains"].get(name, 0.0)
+        for point, scale in points.items():
+            trace.meta["scales"][point] = trace.meta["scales"].get(point, 0.0) + scale
+
+
 def _built(name: str, build: Callable[[], Any]) -> Any:
     try:
         return build()
@@ -388,15 +410,24 @@ def _built(name: str, build: Callable[[], Any]) -> Any:
         raise SideError(f"the {name} cannot be built: {type(error).__name__}: {error}") from error
 
 
-def translate(point: str, rules: Sequence[Any]) -> str:
-    """A reference point's name in the port's spelling."""
+def translate(point: str, rules: Sequence[Any], *, modules: bool) -> str:
+    """A reference point's name in the port's spelling.
+
+    Args:
+        point: its name.
+        rules: of the case.
+        modules: whether names without a slash are those of modules, and not of tensors.
+    """
     head, slash, tail = point.rpartition("/")
-    if head.rpartition("/")[2] in ("output", "loss", "schedule") or re.match(r"input\.\d+$|losses\.", tail):
+    kind = head.rpartition("/")[2]
+    if kind in ("output", "loss", "schedule") or re.match(r"input\.\d+$|losses\.", tail):
         return point
     path, at, repeat = tail.partition("@")
-    if path.endswith(".output"):
-        return f"{head}{slash}{rename(path[: -len('output')], rules)}output{at}{repeat}"
-    renamed = rename(path, rules)
-    if renamed == path:
-        renamed = rename(path + ".", rules)[:-1]
-    return f"{head}{slash}{renamed}{at}{repeat}"
+    if kind == "dropout" or (modules and not kind):
+        return f"{head}{slash}{rename_module(path, rules)}{at}{repeat}"
+    owner, _, last = path.rpartition(".")
+    if not kind and last == "output":
+        return f"{rename_module(owner, rules)}.output{at}{repeat}"
+    if kind == "optimizer":
+        return f"{head}{slash}{rename(owner, rules)}.{last}"
+    return f"{head}{slash}{rename(path, rules)}"

@@ -21,7 +21,8 @@ class Finding:
         point: its name, as in the port.
         verdict: "pass", "fail" (values), "missing" (on one side), "shape", "kind" (float against integer),
             "nonfinite" (NaN or Inf on one side) or "gradient" (one side has none).
-        error: largest difference over rms(reference); inf where it cannot be computed.
+        error: largest difference over rms(reference); for a "sum", over what 1e-9 of would be its limit; inf where
+            it cannot be computed.
         limit: what `error` may be.
         text: where the worst element is and both values, or what is wrong.
     """
@@ -111,7 +112,7 @@ def compare(
         port: the other side.
         stage: prefix of the points in the findings, and of what `ignored` is matched against.
         ignored: (regular expression, reason) of points that may be on one side only.
-        kind: class of all points; by default chosen by name.
+        kind: class of all points; by default "sum" for those that the reference gives a scale, else "float64".
     """
 
     def skipped(name: str) -> bool:
@@ -122,9 +123,12 @@ def compare(
     for name, expected in reference.points.items():
         if name in port.points:
             scale = reference.meta.get("scales", {}).get(name, 0.0)
-            findings.append(compare_point(f"{stage}/{name}", expected, port.points[name], kind or _kind(name), scale))
+            own = "sum" if scale else "float64"
+            findings.append(compare_point(f"{stage}/{name}", expected, port.points[name], kind or own, scale))
         elif not _optional(name, reference) and not skipped(name):
-            text = "the port has no such point" if reached_end else f"the port crashed before: {port.meta['crash']}"
+            text = "the port has no such point; add a Rename if only its name differs, or list it in `ignored`"
+            if not reached_end:
+                text = f"the port crashed before: {port.meta['crash']}"
             findings.append(Finding(f"{stage}/{name}", "missing", np.inf, 0.0, text))
             if not reached_end:
                 break
@@ -186,8 +190,9 @@ def _compare_float(point: str, expected: np.ndarray, actual: np.ndarray, kind: s
     rms = _rms(np.where(finite, expected, 0.0))
     largest = float(difference.max())
     bound = policy.limit(kind, rms=rms, scale=scale)
-    error = largest / rms if rms > 0 else (0.0 if largest == 0 else np.inf)
-    relative_bound = bound / rms if rms > 0 else 0.0
+    unit = bound / policy.RELATIVE if kind == "sum" else rms
+    error = largest / unit if unit > 0 else (0.0 if largest == 0 else np.inf)
+    relative_bound = policy.RELATIVE if unit > 0 else 0.0
     if largest <= bound:
         return Finding(point, "pass", error, relative_bound)
     index = np.unravel_index(int(np.argmax(difference)), difference.shape)
@@ -236,10 +241,6 @@ def _rms(values: np.ndarray) -> float:
     if not np.isfinite(peak):
         return np.inf
     return peak * float(np.sqrt(np.mean((values / peak) ** 2))) if peak > 0 else 0.0
-
-
-def _kind(name: str) -> str:
-    return "update" if "/update/" in f"/{name}" else "float64"
 
 
 def _optional(name: str, trace: Trace) -> bool:

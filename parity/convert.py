@@ -21,7 +21,8 @@ from parity import torch_files
 from parity.bench import Bench
 from parity.case import Case, Drop
 from parity.compare import Finding, compare
-from parity.weights import plan
+from parity.errors import SideError
+from parity.weights import Plan, plan
 
 RECORD_SCHEMA = 1
 
@@ -67,7 +68,7 @@ def convert(case: Case, source: Path, target: Path, *, part: str = "", check: bo
         WeightError: if the file cannot be read or does not hold exactly the reference's tensors.
         WeightsError: if the case's rules do not carry it over.
     """
-    bench = Bench(case)
+    bench = _bench(case)
     result = Conversion(case.name, str(source), str(target))
     state = _read(source, result)
     prefix = f"{part}." if part else ""
@@ -77,7 +78,7 @@ def convert(case: Case, source: Path, target: Path, *, part: str = "", check: bo
     framework_only = {n: r for n, r in bench.reference.framework_only().items() if n.startswith(prefix)}
     state = _complete({prefix + name: value for name, value in state.items()}, shapes, framework_only, source, result)
     ports = [tensor for tensor in bench.port.tensors() if not part or tensor.torch_name.startswith(prefix)]
-    moves = plan(shapes, ports, case.weights, framework_only=framework_only, where=str(source))
+    moves = _plan(bench, shapes, ports, framework_only, source)
     result.dropped = moves.dropped
     result.counters = {name: int(state[name]) for name in framework_only}
     arrays = {name[len(prefix) :]: value for name, value in moves.forward(state).items()}
@@ -109,14 +110,14 @@ def revert(
         WeightError: if the file does not hold exactly the port's tensors, or a dropped tensor has no source.
         WeightsError: if the case's rules do not carry it over.
     """
-    bench = Bench(case)
+    bench = _bench(case)
     result = Conversion(case.name, str(source), str(target))
     arrays = weight_files.load_arrays(source)
     prefix = f"{part}." if part else ""
     shapes = {name: shape for name, shape in bench.reference.shapes().items() if name.startswith(prefix)}
     framework_only = {n: r for n, r in bench.reference.framework_only().items() if n.startswith(prefix)}
     ports = [tensor for tensor in bench.port.tensors() if not part or tensor.torch_name.startswith(prefix)]
-    moves = plan(shapes, ports, case.weights, framework_only=framework_only, where=str(source))
+    moves = _plan(bench, shapes, ports, framework_only, source)
     given = {prefix + name: value for name, value in arrays.items()}
     _same_names(given, [move.port for move in moves.moves], source, f"the port of {case.name}")
     found = moves.backward(given)
@@ -136,6 +137,19 @@ def revert(
         result.worst = _check(bench, written, given, moves.backward, target)
     _write_record(result, target)
     return result
+
+
+def _bench(case: Case) -> Bench:
+    bench = Bench(case)
+    if bench.failure:
+        raise SideError(f"{case.name}: {bench.failure}")
+    return bench
+
+
+def _plan(bench: Bench, shapes: Mapping[str, Any], ports: list[Any], framework_only: Any, source: Path) -> Plan:
+    """How these tensors move, which may be a part of the case's: its rules may be meant for the others."""
+    also = [*bench.reference.shapes(), *(f"{path}." for path in bench.reference.module_types())]
+    return plan(shapes, ports, bench.case.weights, framework_only=framework_only, also=also, where=str(source))
 
 
 def _read(source: Path, result: Conversion) -> dict[str, np.ndarray]:

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from parity.compare import Finding, compare_point
-from parity.weights import rename
+from parity.weights import rename_module
 
 
 def explain(
@@ -36,7 +36,7 @@ def explain(
     name = finding.point.partition("/")[2].partition("@")[0]
     if name.startswith(("buffer/", "dropout/")):
         name = name.partition("/")[2]
-    leaves = {rename(path + ".", rules)[:-1]: path for path in reference.module_types()}
+    leaves = {rename_module(path, rules): path for path in reference.module_types()}
     path = next((p for p in _enclosing(name) if p in leaves and p in port.module_types()), None)
     if path is None:
         return f"every layer before it agrees, so the code that computes {name} from them differs"

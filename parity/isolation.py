@@ -6,6 +6,7 @@ A side's methods take and return numpy, so a proxy in this process can stand for
 from __future__ import annotations
 
 import multiprocessing
+from contextlib import suppress
 from multiprocessing.connection import Connection
 from typing import Any, Callable
 
@@ -47,6 +48,8 @@ class RemoteSide:
 
     def close(self) -> None:
         """Ends the process."""
+        with suppress(OSError):  # it has ended, or is closed
+            self._here.send(None)  # closing is not enough: a side that was forked later holds this end open too
         self._here.close()
         self._process.join(timeout=5)
         if self._process.is_alive():
@@ -74,9 +77,12 @@ def _serve(build: Callable[[], Any], connection: Connection) -> None:
     side: Any = None
     while True:
         try:
-            method, args, kwargs = connection.recv()
+            call = connection.recv()
         except (EOFError, KeyboardInterrupt):
             return
+        if call is None:
+            return
+        method, args, kwargs = call
         try:
             side = side if side is not None else build()
             connection.send((True, getattr(side, method)(*args, **kwargs)))

@@ -32,16 +32,18 @@ LEDGER = (
     KnownDifference(
         "running variance",
         "Paddle's batch norms average the biased variance of a batch, torch's the unbiased one (n/(n-1) times it)",
-        "known.running_variance predicts Paddle's value from the reference's",
+        "known.RunningVariance predicts Paddle's value from the reference's",
     ),
     KnownDifference(
         "float32 attributes of normalisations",
-        "epsilon and momentum of a normalisation are float32 in Paddle, even in a float64 network",
+        "epsilon and momentum of batch, instance and layer norms are float32 in Paddle, even in a float64 network; the"
+        " epsilon of a group norm is not",
         "the reference gets the same rounded values (torch_side._round_attributes)",
     ),
     KnownDifference(
-        "float32 attributes of Momentum",
-        "momentum and weight decay of paddle.optimizer.Momentum are float32, even for float64 parameters",
+        "float32 attributes of optimizers",
+        "momentum and weight decay of paddle.optimizer.Momentum, and the weight decay of AdamW, are float32, even for"
+        " float64 parameters; learning rates, and the weight decay of SGD and Adam, are not",
         "the reference gets the same rounded values (torch_side._round_groups)",
     ),
     KnownDifference(

@@ -1,80 +1,78 @@
 """Operators that Paddle does not compute in full float64, done again in float64.
 
 In a float64 network Paddle 3.3.1 still keeps the ratio of a bilinear resize and the divisor of an average pooling's
-backward pass in float32: errors of 1e-5 and 1e-8 that would hide real differences. Inside `exact_operators`,
-`paddle.nn.functional.interpolate`, `avg_pool2d` and `adaptive_avg_pool2d` on float64 tensors compute the same
-functions, with Paddle's arguments and Paddle's semantics, from matrix products and sums. tests/parity compares them
-with Paddle's own operators in float32.
+backward pass in float32: errors of 1e-5 and 1e-8 that would hide real differences. Inside `exact_operators` the kernels
+`bilinear_interp` and `pool2d` compute the same functions of float64 tensors, with Paddle's semantics, from matrix
+products and sums. They are replaced below Paddle's Python functions, which work out sizes, factors and paddings as
+ever, so that it does not matter how a model calls them. tests/parity compares them with Paddle's own in float32.
+
+N batch, C channels, H W size.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
 import paddle
 import paddle.nn.functional as F
-
-_OPERATORS = ("interpolate", "avg_pool2d", "adaptive_avg_pool2d")
+from paddle import _C_ops
 
 
 @contextmanager
 def exact_operators() -> Iterator[None]:
-    """Replaces the operators for as long as it is entered; other dtypes and modes go to Paddle's own."""
-    own = {name: getattr(F, name) for name in _OPERATORS}
-    replacements = {"interpolate": _interpolate, "avg_pool2d": _avg_pool2d, "adaptive_avg_pool2d": _adaptive_avg_pool2d}
+    """Replaces the kernels for as long as it is entered; other dtypes and modes go to Paddle's own."""
+    replacements = {"bilinear_interp": _bilinear_interp, "pool2d": _pool2d}
+    own = {name: getattr(_C_ops, name) for name in replacements}
     for name, replacement in replacements.items():
-        setattr(F, name, _for_float64(own[name], replacement))
+        setattr(_C_ops, name, _for_float64(own[name], replacement))
     try:
         yield
     finally:
-        for name, operator in own.items():
-            setattr(F, name, operator)
+        for name, kernel in own.items():
+            setattr(_C_ops, name, kernel)
 
 
 def _for_float64(own: Any, replacement: Any) -> Any:
-    def operator(x: paddle.Tensor, *args: Any, **kwargs: Any) -> paddle.Tensor:
-        if x.dtype != paddle.float64 or x.ndim != 4:
-            return own(x, *args, **kwargs)
-        result = replacement(x, *args, **kwargs)
-        return own(x, *args, **kwargs) if result is None else result
+    def kernel(x: paddle.Tensor, *arguments: Any) -> paddle.Tensor:
+        result = replacement(x, *arguments) if x.dtype == paddle.float64 else None
+        return own(x, *arguments) if result is None else result
 
-    return operator
+    return kernel
 
 
-def _interpolate(
+def _bilinear_interp(
     x: paddle.Tensor,
-    size: Any = None,
-    scale_factor: Any = None,
-    mode: str = "nearest",
-    align_corners: bool = False,
-    align_mode: int = 0,
-    data_format: str = "NCHW",
-    name: Any = None,
+    out_size: Any,
+    size_tensor: Any,
+    scale_tensor: Any,
+    data_layout: str,
+    out_depth: int,
+    out_height: int,
+    out_width: int,
+    scale: Sequence[float],
+    method: str,
+    align_corners: bool,
+    align_mode: int,
 ) -> paddle.Tensor | None:
-    if mode.lower() != "bilinear" or data_format != "NCHW":
+    if data_layout != "NCHW" or out_size is not None or size_tensor is not None or scale_tensor is not None:
         return None
-    height, width = x.shape[2:]
-    if size is not None:
-        out_height, out_width = (int(s) for s in (size.tolist() if isinstance(size, paddle.Tensor) else size))
-        scales = (0.0, 0.0)
-    else:
-        scales = tuple(scale_factor) if isinstance(scale_factor, (list, tuple)) else (scale_factor, scale_factor)
-        scales = tuple(float(scale) for scale in scales)
-        out_height, out_width = int(height * scales[0]), int(width * scales[1])
-    rows = _bilinear_matrix(height, out_height, align_corners, align_mode, scales[0])
-    columns = _bilinear_matrix(width, out_width, align_corners, align_mode, scales[1])
+    sizes, factors = list(x.shape[2:]), list(scale) or [0.0, 0.0]
+    outs = [int(size * factor) for size, factor in zip(sizes, factors)] if scale else [out_height, out_width]
+    rows, columns = (_bilinear_matrix(*axis, align_corners, align_mode) for axis in zip(sizes, outs, factors))
     return paddle.matmul(paddle.matmul(rows, x), columns.T)
 
 
-def _bilinear_matrix(size: int, out: int, align_corners: bool, align_mode: int, scale: float) -> paddle.Tensor:
-    """(out, size) matrix of Paddle's linear resize of one axis."""
-    if align_corners:
-        ratio = (size - 1) / (out - 1) if out > 1 else 0.0
+def _bilinear_matrix(size: int, out: int, factor: float, align_corners: bool, align_mode: int) -> paddle.Tensor:
+    """(out, size) matrix of Paddle's linear resize of one axis; an output of one pixel takes the first."""
+    if out == 1:
+        ratio = 0.0
+    elif align_corners:
+        ratio = (size - 1) / (out - 1)
     else:
-        ratio = 1.0 / scale if scale > 0 else size / out
+        ratio = 1.0 / factor if factor > 0 else size / out
     index = np.arange(out, dtype=np.float64)
     if not align_corners and align_mode == 0:
         position = np.maximum(ratio * (index + 0.5) - 0.5, 0.0)
@@ -89,45 +87,34 @@ def _bilinear_matrix(size: int, out: int, align_corners: bool, align_mode: int, 
     return paddle.to_tensor(matrix)
 
 
-def _avg_pool2d(
+def _pool2d(
     x: paddle.Tensor,
-    kernel_size: Any,
-    stride: Any = None,
-    padding: Any = 0,
-    ceil_mode: bool = False,
-    exclusive: bool = True,
-    divisor_override: Any = None,
-    data_format: str = "NCHW",
-    name: Any = None,
+    kernel: Any,
+    stride: Sequence[int],
+    padding: Sequence[int],
+    ceil_mode: bool,
+    exclusive: bool,
+    data_format: str,
+    kind: str,
+    is_global: bool,
+    adaptive: bool,
+    padding_algorithm: str,
 ) -> paddle.Tensor | None:
-    kernel, step, pad = (_pair(v) for v in (kernel_size, stride if stride is not None else kernel_size, padding))
-    if ceil_mode or divisor_override is not None or data_format != "NCHW" or pad is None:
+    if kind != "avg" or data_format != "NCHW" or is_global or not all(isinstance(size, int) for size in kernel):
         return None
-    channels = x.shape[1]
+    if adaptive:
+        rows, columns = (_window_matrix(size, out) for size, out in zip(x.shape[2:], kernel))
+        return paddle.matmul(paddle.matmul(rows, x), columns.T)
+    if ceil_mode or padding_algorithm != "EXPLICIT" or len(padding) != 2:
+        return None
 
     def window_sums(values: paddle.Tensor) -> paddle.Tensor:
-        groups = values.shape[1]
-        weight = paddle.ones([groups, 1, *kernel], dtype="float64")
-        return F.conv2d(values, weight, stride=step, padding=pad, groups=groups)
+        channels = values.shape[1]
+        ones = paddle.ones([channels, 1, *kernel], dtype="float64")
+        return F.conv2d(values, ones, stride=list(stride), padding=list(padding), groups=channels)
 
-    sums = (
-        window_sums(x)
-        if channels > 1
-        else F.conv2d(x, paddle.ones([1, 1, *kernel], dtype="float64"), stride=step, padding=pad)
-    )
-    if exclusive:
-        return sums / window_sums(paddle.ones([1, 1, *x.shape[2:]], dtype="float64"))
-    return sums / float(kernel[0] * kernel[1])
-
-
-def _adaptive_avg_pool2d(
-    x: paddle.Tensor, output_size: Any, data_format: str = "NCHW", name: Any = None
-) -> paddle.Tensor | None:
-    if data_format != "NCHW":
-        return None
-    out = [s if o is None else o for o, s in zip(_pair(output_size), x.shape[2:])]
-    rows, columns = (_window_matrix(s, o) for s, o in zip(x.shape[2:], out))
-    return paddle.matmul(paddle.matmul(rows, x), columns.T)
+    count = window_sums(paddle.ones([1, 1, *x.shape[2:]], dtype="float64")) if exclusive else kernel[0] * kernel[1]
+    return window_sums(x) / count
 
 
 def _window_matrix(size: int, out: int) -> paddle.Tensor:
@@ -137,11 +124,3 @@ def _window_matrix(size: int, out: int) -> paddle.Tensor:
         start, end = index * size // out, -(-(index + 1) * size // out)
         matrix[index, start:end] = 1.0 / (end - start)
     return paddle.to_tensor(matrix)
-
-
-def _pair(value: Any) -> Any:
-    if isinstance(value, str):
-        return None
-    if isinstance(value, (list, tuple)):
-        return tuple(value) if len(value) == 2 and all(v is None or isinstance(v, int) for v in value) else None
-    return (value, value)

@@ -22,7 +22,7 @@ from parity.weights import PortTensor
 _BATCH_NORMS = nn.layer.norm._BatchNormBase
 _BUFFERS = {"_mean": "running_mean", "_variance": "running_var"}
 _ACCUMULATORS = ("velocity", "moment1", "moment2")
-_DROPOUTS = (nn.Dropout, nn.Dropout2D, nn.Dropout3D)
+_DROPOUTS = (nn.Dropout, nn.Dropout2D, nn.Dropout3D, nn.AlphaDropout)
 
 
 class PaddleSide:
@@ -41,7 +41,7 @@ class PaddleSide:
         self.dtype = dtype
         self.model = side.model()
         layers = dict(self.model.named_sublayers())
-        self.dropout = {path: layer.p for path, layer in layers.items() if isinstance(layer, _DROPOUTS)}
+        self.dropout = {path: _dropout(layer) for path, layer in layers.items() if isinstance(layer, _DROPOUTS)}
         for path in self.dropout:
             layers[path].p = 0.0
         self.model.to(dtype=dtype)
@@ -175,7 +175,8 @@ class PaddleSide:
             return optimizer.learning_rates()
         names = {id(parameter): name for name, parameter in self._named_parameters().items()}
         rate = float(inner.get_lr())
-        return {names[id(p)]: rate * p.optimize_attr["learning_rate"] for p in _optimized(inner)}
+        optimized = [p for p in _optimized(inner) if id(p) in names]  # not the running statistics
+        return {names[id(p)]: rate * p.optimize_attr["learning_rate"] for p in optimized}
 
     def schedule(self, iterations: Sequence[int], schedule: Schedule) -> dict[int, float]:
         """As `TorchSide.schedule`."""
@@ -217,7 +218,7 @@ class PaddleSide:
         if isinstance(layer, _BATCH_NORMS):
             return {"epsilon": float(np.float32(layer._epsilon)), "momentum": 1.0 - float(np.float32(layer._momentum))}
         if isinstance(layer, nn.GroupNorm):
-            return {"epsilon": float(np.float32(layer._epsilon)), "groups": layer._num_groups}
+            return {"epsilon": float(layer._epsilon), "groups": layer._num_groups}
         if isinstance(layer, nn.LayerNorm):
             return {"epsilon": float(np.float32(layer._epsilon))}
         return {}
@@ -306,6 +307,12 @@ def _recorder(trace: Trace, path: str, fired: list[tuple[str, np.ndarray]] | Non
             output.register_hook(lambda gradient: fired.append((path, gradient.numpy())))
 
     return hook
+
+
+def _dropout(layer: nn.Layer) -> list[float]:
+    """Rate; 1 if whole channels are dropped; 1 if it scales in evaluation, which torch never does."""
+    whole = isinstance(layer, (nn.Dropout2D, nn.Dropout3D)) or getattr(layer, "axis", None) is not None
+    return [layer.p, float(whole), float(getattr(layer, "mode", "") == "downscale_in_infer")]
 
 
 def _all_paths(model: nn.Layer, prefix: str = "") -> dict[str, nn.Layer]:

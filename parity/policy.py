@@ -4,9 +4,15 @@
 |----------|----------------------------------------------|-----------------------------------------------------|
 | float64  | 1e-9 * rms(reference)                        | correct ports reach 1e-11; a BN epsilon of 1.1e-5   |
 |          |                                              | instead of 1e-5 shows as 1e-6                       |
-| update   | 1e-9 * rms(update) + 2**-50 * max|parameter| | a parameter near 1 cannot hold an update finer than |
-|          |                                              | its own last bits                                   |
+| sum      | 1e-9 * rms(reference) + 2**-50 * scale       | a sum cannot be finer than the last bits of what it |
+|          |                                              | adds up; see below                                  |
 | discrete | equal                                        | ids, counts, carried-over weights                   |
+
+Sums are of two kinds. An update is added to a parameter: the scale is the parameter's largest magnitude. The gradient
+of a bias adds up the gradients at the layer's output: the scale is the sum of their magnitudes times the square root of
+their number, with which rounding grows. Under a batch norm that gradient is 0 but for rounding, on both sides, so that
+nothing else can be asked of it; elsewhere it is so much larger that the first term decides. Accumulators and updates
+that are made of such a gradient inherit its scale.
 
 The numerics leg (float32) reports and never fails: the port's error against the float64 reference is compared with
 the reference's own float32 error, and a ratio above 3 is a finding about the framework's arithmetic.
@@ -15,7 +21,7 @@ the reference's own float32 error, and a ratio above 3 is a finding about the fr
 from __future__ import annotations
 
 RELATIVE = 1e-9
-UPDATE_ULPS = 2.0**-50
+SUM_ULPS = 2.0**-50
 NUMERICS_RATIO = 3.0
 NUMERICS_FLOOR = 2.0**-24
 
@@ -24,12 +30,12 @@ def limit(kind: str, *, rms: float, scale: float = 0.0) -> float:
     """The largest absolute difference that a point of this class may show.
 
     Args:
-        kind: "float64", "update" or "discrete".
+        kind: "float64", "sum" or "discrete".
         rms: of the reference.
-        scale: largest magnitude of the parameter, for "update".
+        scale: of what a "sum" adds up.
     """
     if kind == "discrete":
         return 0.0
-    if kind == "update":
-        return RELATIVE * rms + UPDATE_ULPS * scale
+    if kind == "sum":
+        return RELATIVE * rms + SUM_ULPS * scale
     return RELATIVE * rms

@@ -1,8 +1,8 @@
 """The reference's side: the only module of the harness's core that imports torch.
 
-Everything it returns is numpy. `match_paddle` gives torch the numbers that Paddle keeps as float32 (normalisation
-epsilon and momentum; momentum and decay of SGD), so that float64 differences below 1e-9 mean something; it is off
-where the reference is compared with its upstream repository.
+Everything it returns is numpy. `match_paddle` gives torch the numbers that Paddle keeps as float32 (epsilon and
+momentum of normalisations; momentum and decay of optimizers), so that float64 differences below 1e-9 mean something;
+it is off where the reference is compared with its upstream repository.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from parity.case import Schedule, Side
 from parity.traces import Trace
 
 ACCUMULATORS = {"momentum_buffer": "velocity", "exp_avg": "moment1", "exp_avg_sq": "moment2"}
+_CHANNEL_DROPOUTS = (nn.Dropout1d, nn.Dropout2d, nn.Dropout3d, nn.FeatureAlphaDropout)
 _DTYPES = {"float64": torch.float64, "float32": torch.float32}
 
 
@@ -39,7 +40,7 @@ class TorchSide:
         self.match_paddle = match_paddle
         self.model = side.model()
         self.dropout = {
-            path: module.p
+            path: [module.p, float(isinstance(module, _CHANNEL_DROPOUTS)), 0.0]
             for path, module in self.model.named_modules()
             if isinstance(module, nn.modules.dropout._DropoutNd)
         }
@@ -52,7 +53,7 @@ class TorchSide:
 
     def versions(self) -> dict[str, str]:
         """Package versions that the numbers depend on."""
-        return {"torch": torch.__version__, "numpy": np.__version__}
+        return {"torch": str(torch.__version__), "numpy": np.__version__}
 
     def shapes(self) -> dict[str, tuple[int, ...]]:
         """State-dict names and shapes, in order."""
@@ -102,7 +103,7 @@ class TorchSide:
             Points `<module path>`, `output/<name>`, and with `backward` `term/<loss term>`, `gradient/<leaf>.output`,
             `gradient/<parameter>` and `gradient/input.<i>`, in the order in which they come about.
         """
-        trace = Trace(meta={"leaves": self.module_types(), "norms": {}, "dropout": dict(self.dropout)})
+        trace = Trace(meta={"leaves": self.module_types(), "norms": {}, "sums": {}, "dropout": dict(self.dropout)})
         self.model.train(train)
         tensors = [self._tensor(value, gradient=backward) for value in inputs]
         fired: list[tuple[str, np.ndarray]] = []
@@ -118,6 +119,8 @@ class TorchSide:
                     self._clear_gradients()
                     sum(terms.values()).backward()
                     self._add_gradients(trace, fired, tensors)
+                    for path, gradient in fired:
+                        _add_magnitudes(trace.meta["sums"], path, self.model.get_submodule(path), gradient)
         except Exception as error:
             trace.meta["crash"] = f"{type(error).__name__}: {error}"
         return trace
@@ -163,13 +166,17 @@ class TorchSide:
         """One optimizer step in training mode.
 
         Returns:
-            The loss terms before the step, and per normalisation `{count, momentum}`.
+            The loss terms before the step, and facts that the comparison needs: `norms` (see `known.RunningVariance`),
+            `sums` (of each bias, the scale of what its gradient adds up, see `policy`) and `gains` (by how much the
+            step multiplied an error of a gradient).
         """
         losses, optimizer, _ = self._training
         self.model.train()
         self._clear_gradients()
         norms: dict[str, Any] = {}
+        sums: dict[str, float] = {}
         handles = [m.register_forward_pre_hook(_counter(norms, p)) for p, m in self.model.named_modules() if _tracks(m)]
+        handles += [m.register_forward_hook(_summer(sums, p)) for p, m in self.model.named_modules() if _shifts(m)]
         try:
             outputs = self._forward([self._tensor(value) for value in inputs])
         finally:
@@ -178,7 +185,8 @@ class TorchSide:
         terms = losses(outputs, self._targets(targets))
         sum(terms.values()).backward()
         optimizer.step()
-        return {name: _numpy(value) for name, value in terms.items()}, norms
+        facts = {"norms": norms, "sums": sums, "gains": self._gains()}
+        return {name: _numpy(value) for name, value in terms.items()}, facts
 
     def learning_rates(self) -> dict[str, float]:
         """Rate of the last step by parameter name; parameters in no group are absent."""
@@ -256,6 +264,16 @@ class TorchSide:
             named.update({f"losses.{name}": p for name, p in self._training[0].named_parameters()})
         return named
 
+    def _gains(self) -> dict[str, float]:
+        names = {id(parameter): name for name, parameter in self._named_parameters().items()}
+        inner, gains = self._training[2], {}
+        for group in inner.param_groups:
+            for parameter in group["params"]:
+                square = inner.state[parameter].get("exp_avg_sq")
+                divisor = 1.0 if square is None else float(square.min().sqrt()) + group["eps"]
+                gains[names[id(parameter)]] = float(group["lr"]) / divisor
+        return gains
+
     def _clear_gradients(self) -> None:
         for parameter in self._named_parameters().values():
             parameter.grad = None
@@ -312,25 +330,52 @@ def _counter(norms: dict[str, Any], path: str) -> Any:
     return hook
 
 
+def _shifts(module: nn.Module) -> bool:
+    """Whether it adds a bias per channel: its gradient is a sum, which may cancel to nothing but rounding."""
+    bias = getattr(module, "bias", None)
+    return isinstance(bias, nn.Parameter) and bias.ndim == 1 and not list(module.children())
+
+
+def _summer(sums: dict[str, float], path: str) -> Any:
+    def hook(module: nn.Module, arguments: Any, output: Any) -> None:
+        if isinstance(output, torch.Tensor) and output.requires_grad:
+            output.register_hook(lambda gradient: _add_magnitudes(sums, path, module, _numpy(gradient)))
+
+    return hook
+
+
+def _add_magnitudes(sums: dict[str, float], path: str, module: nn.Module, gradient: np.ndarray) -> None:
+    if _shifts(module) and gradient.ndim > 1:
+        channel = gradient.ndim - 1 if isinstance(module, nn.Linear) else 1
+        others = tuple(axis for axis in range(gradient.ndim) if axis != channel)
+        count = gradient.size // gradient.shape[channel]
+        magnitudes = np.sqrt(count) * float(np.abs(gradient).sum(axis=others).max())
+        sums[f"{path}.bias"] = sums.get(f"{path}.bias", 0.0) + magnitudes
+
+
 def _tracks(module: nn.Module) -> bool:
     """Whether it averages running statistics with a momentum; a frozen batch norm has none."""
     return getattr(module, "running_var", None) is not None and getattr(module, "momentum", None) is not None
 
 
 def _round_attributes(model: nn.Module) -> None:
+    kinds = (nn.modules.batchnorm._NormBase, nn.LayerNorm)  # Paddle's GroupNorm holds its epsilon in float64
     for module in model.modules():
-        if isinstance(getattr(module, "eps", None), float):
+        if (isinstance(module, kinds) or _tracks(module)) and isinstance(getattr(module, "eps", None), float):
             module.eps = float(np.float32(module.eps))
         if _tracks(module):
             module.momentum = 1.0 - float(np.float32(1.0 - module.momentum))
 
 
 def _round_groups(optimizer: torch.optim.Optimizer, *_: Any) -> None:
-    if isinstance(optimizer, torch.optim.SGD):
-        for group in optimizer.param_groups:
-            if group["momentum"]:
-                for key in ("momentum", "weight_decay"):
-                    group[key] = float(np.float32(group[key]))
+    for group in optimizer.param_groups:
+        rounded: tuple[str, ...] = ()
+        if isinstance(optimizer, torch.optim.SGD) and group["momentum"]:
+            rounded = ("momentum", "weight_decay")
+        elif isinstance(optimizer, torch.optim.AdamW):
+            rounded = ("weight_decay",)
+        for key in rounded:
+            group[key] = float(np.float32(group[key]))
 
 
 def _window_attributes(module: nn.Module) -> dict[str, Any]:

@@ -77,12 +77,19 @@ def rename(name: str, rules: Sequence[Rule]) -> str:
     return name
 
 
+def rename_module(path: str, rules: Sequence[Rule]) -> str:
+    """A reference module's path in the port's spelling, by the rules for its tensors."""
+    renamed = rename(f"{path}.", rules)[:-1]
+    return rename(path, rules) if renamed == path else renamed
+
+
 def plan(
     reference: Mapping[str, Sequence[int]],
     port: Iterable[PortTensor],
     rules: Sequence[Rule] = (),
     *,
     framework_only: Mapping[str, str] | None = None,
+    also: Iterable[str] = (),
     where: str = "weights",
 ) -> Plan:
     """Pairs every reference tensor with one of the port.
@@ -92,6 +99,7 @@ def plan(
         port: all tensors of the port.
         rules: of the case.
         framework_only: reference names that Paddle has no counterpart for, with the reason.
+        also: further names of the reference that a rule may be meant for, such as "relu." for a module without tensors.
         where: name of the case, for messages.
 
     Raises:
@@ -100,6 +108,8 @@ def plan(
     """
     by_name = {tensor.torch_name: tensor for tensor in port}
     used_rules: set[int] = set()
+    for name in also:
+        _apply(name, rules, used_rules)
     moves, dropped, problems, sources = [], dict(framework_only or {}), [], {}
     for name, shape in reference.items():
         if name in dropped:
@@ -123,7 +133,7 @@ def plan(
         moves.append(Move(name, tensor.name, tensor.transposed != transposed))
     unmatched = [tensor for tensor in by_name.values() if tensor.torch_name not in sources]
     problems.extend(f"the port's {tensor.name} {tensor.shape} gets no weight" for tensor in unmatched)
-    problems.extend(f"rule {rule} matches no tensor; remove it" for i, rule in enumerate(rules) if i not in used_rules)
+    problems.extend(f"rule {rule} matches nothing; remove it" for i, rule in enumerate(rules) if i not in used_rules)
     if problems:
         shown = "\n  ".join(problems[:12]) + (f"\n  ... and {len(problems) - 12} more" if len(problems) > 12 else "")
         raise WeightsError(f"{where}: {len(problems)} tensors do not carry over one to one:\n  {shown}")
