@@ -10,8 +10,8 @@ import argparse
 import sys
 from pathlib import Path
 
-if __name__ == "__main__":
-    sys.path[0] = str(Path(__file__).resolve().parent.parent)
+if not __package__:  # run as a script
+    sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from paddleseg_ext import threads
 from paddleseg_ext.config.arguments import Parser, run_main

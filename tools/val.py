@@ -6,7 +6,8 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+if not __package__:  # run as a script
+    sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from rich.console import Console
 
@@ -34,7 +35,13 @@ def make_parser() -> Parser:
     parser.add_argument("--device", metavar="NAME", help="cpu, gpu ...; default: a GPU if there is one")
     parser.add_argument("--json", metavar="FILE", help="write the figures there")
     parser.add_argument("--save_dir", metavar="DIR", help="write a picture of each image with its prediction there")
-    parser.add_argument("--format_only", metavar="DIR", help="only write predictions there, as test servers want them")
+    parser.add_argument(
+        "--format_only",
+        nargs="?",
+        const="output/format_only",
+        metavar="DIR",
+        help="only write predictions, in the ids that test servers want (default: output/format_only)",
+    )
     parser.add_argument("--paddleseg-metrics", action="store_true", help="count absent classes as PaddleSeg does")
     add_flag_arguments(parser, FLAGS)
     return parser

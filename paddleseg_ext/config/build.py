@@ -29,6 +29,7 @@ COMPONENT_MODULES = (
 def import_components() -> None:
     """Imports every module that registers components; imports paddle, so `threads.configure` goes first."""
     warnings.filterwarnings("ignore", message="No ccache found")  # it matters only to those who compile operators
+    warnings.filterwarnings("ignore", message="When training, we now always track global mean and variance")
     with _without_thread_notice():
         for module in COMPONENT_MODULES:
             importlib.import_module(module)

@@ -99,13 +99,22 @@ TOP_LEVEL = {
 
 TEST_CONFIG = {
     "aug_eval": Field("bool", "average the logits over `scales` and flips", False),
-    "scales": Field("list[float]", "factors on the input size, with aug_eval", (1.0,), more_than=0),
+    "scales": Field(
+        "list[float]",
+        "factors on the input size, with aug_eval; without it, one alone is STDC-Seg's protocol (0.5: m50, 0.75: m75)",
+        (1.0,),
+        more_than=0,
+    ),
     "flip_horizontal": Field("bool", "also the mirrored image, with aug_eval", False),
     "flip_vertical": Field("bool", "also the image upside down, with aug_eval", False),
     "is_slide": Field("bool", "sliding window instead of the whole image; needs crop_size and stride", False),
     "crop_size": Field("tuple[int, int] | None", "window of is_slide in pixels: [width, height]", at_least=1),
     "stride": Field("tuple[int, int] | None", "step of the window in pixels: [width, height]", at_least=1),
     "softmax_average": Field("bool", "average probabilities instead of logits", False),
+    "resize_align_corners": Field(
+        "bool", "corners stay in place when image and logits are resized, as STDC-Seg", False
+    ),
+    "window_batch": Field("int", "windows of is_slide that go through the model at once", 1, at_least=1),
 }
 
 # Keys of test_config that mean nothing unless another is true.
@@ -133,6 +142,8 @@ RUNTIME = {
     "precision": Field("Literal['fp32', 'fp16', 'bf16']", "precision of training", "fp32"),
     "early_stop_intervals": Field("int | None", "evaluations without a better result before stopping", at_least=1),
     "num_workers": Field("int", "processes that load data; 0 loads in this one", 0, at_least=0),
+    "skip_bad": Field("int", "different training samples that may be unreadable before training stops", 0, at_least=0),
+    "sync_bn": Field("bool", "batch norm over all GPUs of a run; on a CPU there is none", True),
     "vis_interval": Field("int", "steps between two pictures in VisualDL; 0 draws none", 0, at_least=0),
 }
 

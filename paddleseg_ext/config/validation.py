@@ -261,6 +261,8 @@ class _Checker:
             self.report_value(("test_config", "stride"), text)
         for key, switch in schema.NEEDS_SWITCH.items():
             mark = self.config.walk(("test_config", key))[1].mark
+            if key == "scales" and isinstance(test.get(key), list) and len(test[key]) == 1:
+                continue  # one scale alone is a protocol of its own: engine/evaluate.py
             if mark.line is None and mark.path == ("test_config", key) and test.get(key) and not test.get(switch):
                 self.report(("test_config", key), f"has no effect without {switch}; add --{switch}, or remove it.")
 

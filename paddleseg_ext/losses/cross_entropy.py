@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import paddle
@@ -29,6 +30,12 @@ def pixel_cross_entropy(logits: paddle.Tensor, label: paddle.Tensor, ignore_inde
     return loss.squeeze(-1)
 
 
+def pixel_class_weight(weights: Sequence[float], label: paddle.Tensor, ignore_index: int, dtype: Any) -> paddle.Tensor:
+    """The weight of each pixel's class, (N, H, W); some class's for ignored pixels."""
+    known = paddle.where(label == ignore_index, paddle.zeros_like(label), label)
+    return paddle.gather(paddle.to_tensor(weights, dtype=dtype), known.flatten()).reshape(label.shape)
+
+
 @LOSSES.register
 class CrossEntropy(nn.Layer):
     """Mean cross-entropy over the pixels that are not ignored; 0 if there are none.
@@ -49,9 +56,7 @@ class CrossEntropy(nn.Layer):
         loss = pixel_cross_entropy(logits, label, self.ignore_index)
         weight = (label != self.ignore_index).astype(logits.dtype)
         if self.class_weight is not None:
-            table = paddle.to_tensor(self.class_weight, dtype=logits.dtype)
-            known = paddle.where(label == self.ignore_index, paddle.zeros_like(label), label)
-            weight = weight * paddle.gather(table, known.flatten()).reshape(label.shape)
+            weight = weight * pixel_class_weight(self.class_weight, label, self.ignore_index, logits.dtype)
         total = weight.sum()
         return (loss * weight).sum() / paddle.where(total > 0, total, paddle.ones_like(total))
 
@@ -101,3 +106,48 @@ class OhemCrossEntropy(nn.Layer):
             if count > keep:
                 return paddle.where(hard, loss, paddle.zeros_like(loss)).sum() / count
         return paddle.topk(loss, keep)[0].mean()
+
+
+@LOSSES.register
+class TopKCrossEntropy(nn.Layer):
+    """Cross-entropy averaged over the share of the batch's pixels with the largest losses.
+
+    Ignored pixels have loss 0 and stay in the list, and in its length: with `top_k` 1 the sum is divided by N * H * W.
+
+    Args:
+        top_k: share of the pixels, in (0, 1]; int(top_k * N * H * W) of them count.
+        class_weight: K factors on the pixels' losses, or None.
+        ignore_index: label of ignored pixels, 0..255.
+
+    Upstream: bowenc0221/panoptic-deeplab@cf8e20b segmentation/model/loss/criterion.py, DeepLabCE
+    """
+
+    def __init__(
+        self, *, top_k: float = 1.0, class_weight: Sequence[float] | None = None, ignore_index: int = 255
+    ) -> None:
+        super().__init__()
+        if not 0.0 < top_k <= 1.0:
+            raise ValueError(f"TopKCrossEntropy: top_k is {top_k}; expected a share above 0 and at most 1")
+        self.top_k = top_k
+        self.class_weight = None if class_weight is None else tuple(float(weight) for weight in class_weight)
+        self.ignore_index = ignore_index
+
+    def forward(
+        self, logits: paddle.Tensor, label: paddle.Tensor, pixel_weight: paddle.Tensor | None = None
+    ) -> paddle.Tensor:
+        """The mean.
+
+        Args:
+            logits: (N, K, H, W).
+            label: (N, H, W) integers.
+            pixel_weight: (N, H, W) factors on the losses, such as 3 on small instances; or None.
+        """
+        loss = pixel_cross_entropy(logits, label, self.ignore_index)
+        if self.class_weight is not None:
+            loss = loss * pixel_class_weight(self.class_weight, label, self.ignore_index, logits.dtype)
+        if pixel_weight is not None:
+            loss = loss * pixel_weight.astype(loss.dtype)
+        loss = loss.flatten()
+        if self.top_k == 1.0:
+            return loss.mean()
+        return paddle.topk(loss, max(1, int(self.top_k * loss.shape[0])))[0].mean()

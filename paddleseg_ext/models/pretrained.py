@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
+import paddle
 from paddle import nn
 
 from paddleseg_ext.errors import WeightError
@@ -67,4 +68,5 @@ def assign(layer: nn.Layer, arrays: Mapping[str, np.ndarray], *, where: str, all
         )
     for name in common:
         if name not in reshaped:
-            target[name].set_value(np.asarray(arrays[name]).astype(target[name].numpy().dtype))
+            value = paddle.to_tensor(np.asarray(arrays[name]), place=paddle.CPUPlace())
+            target[name].set_value(value.astype(target[name].dtype))

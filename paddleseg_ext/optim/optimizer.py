@@ -114,13 +114,11 @@ class Optimizer:
         return {name: rate * group.lr_mult for group in self.groups for name in group.parameters}
 
     def state_dict(self) -> dict[str, np.ndarray]:
-        """Accumulators as arrays, `<parameter name>/<accumulator>`, whatever Paddle calls its variables."""
-        by_variable = {p.name: name for name, p in self.named_parameters.items()}
-        state = {}
-        for accumulator, variables in self.inner._accumulators.items():
-            for variable, value in variables.items():
-                state[f"{by_variable[variable]}/{accumulator}"] = value.numpy()
-        return state
+        """Accumulators as arrays, `<parameter name>/<accumulator>`, whatever Paddle calls its variables.
+
+        Those of parameters that have never had a gradient are there too, so that the names do not depend on it.
+        """
+        return {name: variable.numpy() for name, variable in self._variables().items()}
 
     def set_state_dict(self, state: Mapping[str, np.ndarray]) -> None:
         """Restores what `state_dict` gave.
@@ -128,21 +126,28 @@ class Optimizer:
         Raises:
             CheckpointError: if it belongs to other parameters or shapes.
         """
-        self.inner._create_accumulators(
-            paddle.base.framework.default_main_program().global_block(), list(self.named_parameters.values())
-        )
-        expected = self.state_dict()
-        if set(expected) != set(state):
-            missing, extra = sorted(set(expected) - set(state)), sorted(set(state) - set(expected))
+        variables = self._variables()
+        if set(variables) != set(state):
+            missing, extra = sorted(set(variables) - set(state)), sorted(set(state) - set(variables))
             raise CheckpointError(
                 f"optimizer state: missing {missing[:5]}, unexpected {extra[:5]} ({len(missing)} and {len(extra)} in"
                 " all); expected the state of the same optimizer over the same parameters; resume with the same config"
             )
-        for accumulator, variables in self.inner._accumulators.items():
-            for name, parameter in self.named_parameters.items():
-                if parameter.name in variables:
-                    value = state[f"{name}/{accumulator}"]
-                    variables[parameter.name].set_value(value.reshape(variables[parameter.name].shape))
+        for name, variable in variables.items():
+            variable.set_value(state[name].reshape(variable.shape))
+
+    def _variables(self) -> dict[str, paddle.Tensor]:
+        """All that the optimizer remembers, the fp32 copies of fp16 weights included, by our names."""
+        self.inner._create_accumulators(
+            paddle.base.framework.default_main_program().global_block(), list(self.named_parameters.values())
+        )
+        by_variable = {p.name: name for name, p in self.named_parameters.items()}
+        kinds = {**self.inner._accumulators, "master_weight": getattr(self.inner, "_master_weights", {})}
+        return {
+            f"{by_variable[variable]}/{kind}": value
+            for kind, variables in kinds.items()
+            for variable, value in variables.items()
+        }
 
 
 def build_optimizer(

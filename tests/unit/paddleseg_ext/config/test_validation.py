@@ -281,9 +281,9 @@ def test_a_wrong_override_is_named_as_typed_with_the_value_it_replaced(main_file
         ("test_config.scales", [1.0, 0.0], "--scales", "--scales 1.0 0.0: test_config.scales.1: expected a number > 0"),
         (
             "test_config.scales",
-            [0.5],
+            [0.5, 0.75],
             "--scales",
-            "--scales 0.5: has no effect without aug_eval; add --aug_eval, or remov",
+            "--scales 0.5 0.75: has no effect without aug_eval; add --aug_eval, or remov",
         ),
         ("test_config.flip_vertical", True, "--flip_vertical", "--flip_vertical: has no effect without aug_eval"),
         ("test_config.stride", [2, 2], "--stride", "--stride 2 2: has no effect without is_slide; add --is_slide"),
@@ -292,6 +292,11 @@ def test_a_wrong_override_is_named_as_typed_with_the_value_it_replaced(main_file
 )
 def test_a_wrong_flag_is_named_as_typed(main_file, path: str, value: object, flag: str, expected: str) -> None:
     assert problems(apply_flag(load_config("main.yml"), path, value, flag))[0].startswith(expected)
+
+
+@pytest.mark.parametrize("scales", [[0.5], [0.75]])
+def test_one_scale_alone_needs_no_aug_eval_since_it_is_a_protocol_of_its_own(main_file, scales: list[float]) -> None:
+    assert problems(apply_flag(load_config("main.yml"), "test_config.scales", scales, "--scales"), "val") == []
 
 
 def test_a_learning_rate_of_zero_is_kept(main_file) -> None:
