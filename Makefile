@@ -42,7 +42,14 @@ format: $(READY)
 	$(BIN)/ruff format .
 
 bench: $(READY)
-	$(BIN)/python benchmarks/parity.py
+	$(BIN)/python benchmarks/metrics.py
+
+# every tool without --config works on the generated city
+demo: $(READY)
+	$(BIN)/python tools/train.py --do_eval
+	$(BIN)/python tools/val.py --save_dir output/demo/val
+	$(BIN)/python tools/predict.py --save_dir output/demo/result
+	$(BIN)/python tools/analyze_log.py
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info parity_report output
