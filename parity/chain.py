@@ -14,7 +14,7 @@ import numpy as np
 
 from parity import fill, policy
 from parity.case import Case
-from parity.errors import CaseError
+from parity.errors import SideError
 from parity.traces import Recording, Run, Trace, digest
 
 RECORDINGS = Path(__file__).parent / "upstream"
@@ -50,6 +50,9 @@ def replay(side: Any, case: Case, run: Run) -> Trace:
         side: a TorchSide of upstream's model or of the reference.
         case: gives inputs, probes and the schedule.
         run: size, seed and dtype.
+
+    Raises:
+        SideError: if the model or its losses raise.
     """
     arrays = case.make_inputs(run.seed * 1000, run.size)
     inputs = [arrays[name] for name in case.feed]
@@ -59,7 +62,7 @@ def replay(side: Any, case: Case, run: Run) -> Trace:
 
     def keep(stage: str, part: Trace) -> None:
         if "crash" in part.meta:
-            raise CaseError(f"{case.name}: {stage} raised {part.meta['crash']}")
+            raise SideError(f"{stage} raised {part.meta['crash']}")
         leaves = part.meta.get("leaves")
         for name, value in part.points.items():
             if leaves is None or "/" in name or name.partition("@")[0] in leaves:  # containers are nobody's contract

@@ -12,9 +12,9 @@ from pathlib import Path
 from typing import Any
 
 from parity.case import STAGES, Case
-from parity.errors import CaseError, ParityError
+from parity.errors import CaseError, ParityError, SideError
 
-EXIT_USAGE = 2
+EXIT_USAGE, EXIT_CRASH = 2, 3
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -60,7 +60,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if options.debug:
             traceback.print_exc()
         print(f"error: {error}", file=sys.stderr)
-        return EXIT_USAGE
+        return EXIT_CRASH if isinstance(error, SideError) else EXIT_USAGE
     except KeyboardInterrupt:
         return 130
 

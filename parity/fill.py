@@ -25,7 +25,7 @@ def seed_of(name: str, shape: Sequence[int], seed: int = 0) -> int:
 def tensor(name: str, shape: Sequence[int], seed: int = 0) -> np.ndarray:
     """The value of one parameter or buffer, float32.
 
-    Nothing is 0 or 1 and signs are mixed, so that a missing bias, a lost |gamma| or a swapped running statistic
+    Next to nothing is 0 or 1 and signs are mixed, so that a missing bias, a lost |gamma| or a swapped running statistic
     always changes a number. Scales keep activations O(1) through deep stacks, and shifts are mostly positive: a deep
     stack of batch norms and ReLUs around zero amplifies any rounding in its gradients a thousandfold.
 

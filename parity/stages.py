@@ -141,7 +141,7 @@ def run(
     say(case.name, "upstream")
     chain = ChainResult("unchecked", case.upstream or "", "")
     if upstream:
-        chain = apart(verify, case) if isolate else verify(case)
+        chain = _verify(case, isolate=isolate)
     bench = Bench(case, seed=seed, size=size, weights=weights, inputs=inputs, isolate=isolate)
     result = CaseResult(case.name, chain, bench=bench)
     result.versions = bench.versions()
@@ -165,6 +165,17 @@ def run(
         result.coverage = coverage.measure(bench.traces, bench.reference.shapes(), wanted)
     result.seconds = time.perf_counter() - started
     return result
+
+
+def _verify(case: Case, *, isolate: bool) -> ChainResult:
+    try:
+        return apart(verify, case) if isolate else verify(case)
+    except CaseError:
+        raise
+    except Exception as error:  # the stages will say more about it
+        return ChainResult(
+            "broken", case.upstream or "", f"the reference raised {type(error).__name__}: {error}", np.inf
+        )
 
 
 def _wanted(stages: Sequence[str] | None) -> list[str]:

@@ -66,7 +66,7 @@ def test_my_own_port_passes_and_reports(tmp_path, mine):
     (case,) = json.loads(done.stdout)["cases"]
     assert case["passed"] and case["chain"]["status"] == "unverified"
     reasons = {stage["stage"]: stage["reason"] for stage in case["stages"] if stage["reason"]}
-    assert set(reasons) == {"loss", "gradients", "step", "trajectory", "postprocess"}
+    assert set(reasons) == {"loss", "gradients", "step", "trajectory", "data", "postprocess"}
     forward = next(stage for stage in case["stages"] if stage["stage"] == "forward")
     assert forward["points"] == 5 and 0 < forward["worst"] < 1e-9
 

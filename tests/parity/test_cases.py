@@ -179,6 +179,23 @@ def test_a_reference_that_is_not_upstreams_breaks_the_chain(recordings):
     assert result.status == "broken" and "forward/cp.arm16.conv.bn differs" in result.detail
 
 
+def test_a_reference_that_raises_breaks_the_chain_and_its_stages():
+    case = CASES["stdc1"]
+
+    def fail(*inputs):
+        raise ValueError("out of order")
+
+    def model():
+        built = case.reference.model()
+        built.cp.backbone.features[0].forward = fail
+        return built
+
+    wrong = dataclasses.replace(case, reference=dataclasses.replace(case.reference, model=model), size=(33, 65))
+    result = run(wrong, stages=["forward"], float32=False)
+    assert result.exit_code == 3 and result.chain.status == "broken"
+    assert "ValueError: out of order" in result.chain.detail and "ValueError: out of order" in result.stages[1].crash
+
+
 def test_a_broken_chain_fails_the_case_although_every_stage_passes(small_case, small_weights):
     result = run(small_case, stages=["weights"], weights=small_weights, float32=False, upstream=False)
     assert result.passed
