@@ -27,7 +27,7 @@ from paddleseg_ext.errors import ConfigError, DataError
 
 DEFAULT_ROOT = "data/demo_city"
 MARKER = "demo.json"
-VERSION = 1  # of the pictures; another version paints other pixels
+VERSION = 2  # of the pictures; another version paints other pixels
 CITIES = {
     "train": ("democity", "minitown", "toyville"),
     "val": ("blockburg", "cardstadt"),

@@ -35,7 +35,7 @@ CLOTHES: tuple[Color, ...] = (
     (70, 140, 150),
 )
 
-JACKETS: tuple[Color, ...] = ((236, 210, 40), (240, 120, 30), (60, 190, 110), (200, 40, 60), (50, 110, 200))
+JACKETS: tuple[Color, ...] = ((236, 210, 40), (240, 120, 30), (150, 230, 60))  # signal colours
 
 
 def pick(rng: np.random.Generator, colors: tuple[Color, ...]) -> Color:
@@ -321,7 +321,7 @@ def draw_pole(canvas: Canvas, rng: np.random.Generator, x: float, z: float, *, k
     grey = shaded((108, 110, 112), float(rng.uniform(0.7, 1.3)))
     pole = Solid(canvas, x, z, LABEL_ID["pole"], (1, 1))
     tall = {"lamp": 6.5, "light": 4.0, "sign": 3.3}[kind]
-    half = 0.14 if kind == "lamp" else 0.12
+    half = 0.17 if kind == "lamp" else 0.15
     pole.front(-half, half, 0, tall, grey)
     pole.front(-half, -half / 3, 0, tall, shaded(grey, 1.3))
     if kind == "lamp":

@@ -289,7 +289,7 @@ def _paint_wall(canvas: Canvas, rng: np.random.Generator, x: float, near: float,
 
 def _paint_fence(canvas: Canvas, rng: np.random.Generator, x: float, near: float, far: float, light: float) -> None:
     ident, tall = LABEL_ID["fence"], float(rng.uniform(1.7, 2.3))
-    wood = objects.pick(rng, ((150, 112, 74), (196, 194, 188), (70, 84, 76)))
+    wood = objects.pick(rng, ((206, 150, 78), (58, 116, 76), (84, 112, 160)))  # no colour that a wall has
     _upright(canvas, x, near, far, 0.0, tall, shaded(wood, 0.45 * light), ident)
     for z in np.arange(near, min(far, 45.0), 0.36):
         _upright(canvas, x, float(z), float(z) + 0.2, 0.0, tall + 0.12, shaded(wood, light), ident)
@@ -395,7 +395,7 @@ def _people(canvas: Canvas, rng: np.random.Generator, layout: _Layout, side: int
 
     things: list[_Thing] = []
     for _ in range(int(rng.integers(2, 6))):
-        z = float(rng.uniform(5.5, 26))
+        z = float(rng.uniform(5.5, 15))
         things.append((z, walker(side * float(rng.uniform(layout.road + 0.7, layout.sidewalk - 0.2)), z)))
     if rng.random() < 0.25:  # somebody crosses
         z = float(rng.uniform(6, 18))
