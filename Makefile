@@ -17,7 +17,9 @@ help:
 
 setup: $(READY)
 
+# the pinned versions are for Python 3.11; the packages themselves run on 3.9 to 3.13
 $(READY): $(REQUIREMENTS) setup.py
+	@$(PYTHON) -c "import sys; sys.version_info >= (3, 11) or sys.exit('needs Python 3.11: make PYTHON=python3.11')"
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check $(foreach file,$(filter-out requirements/constraints.txt requirements/export.txt,$(REQUIREMENTS)),-r $(file)) -c requirements/constraints.txt
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-build-isolation --no-deps --editable .
@@ -47,7 +49,7 @@ bench: $(READY)
 # every tool without --config works on the generated city
 demo: $(READY)
 	$(BIN)/python tools/train.py --do_eval
-	$(BIN)/python tools/val.py --save_dir output/demo/val
+	$(BIN)/python tools/val.py --aug_eval --scales 0.75 1.0 1.25 --save_dir output/demo/val
 	$(BIN)/python tools/predict.py --save_dir output/demo/result
 	$(BIN)/python tools/analyze_log.py
 
