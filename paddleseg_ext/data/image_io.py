@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-from PIL import Image
+from PIL import Image, ImageFile
 
 from paddleseg_ext.errors import DataError
 
@@ -178,7 +178,7 @@ def _opened(path: str | os.PathLike[str]) -> Iterator[Image.Image]:
         with warnings.catch_warnings():
             warnings.simplefilter("error", Image.DecompressionBombWarning)
             image = Image.open(path, formats=FORMATS)
-        with image:
+        with image, _no_missing_pixels():
             _check_size(path, image)
             yield image
     except DataError:
@@ -193,6 +193,17 @@ def _opened(path: str | os.PathLike[str]) -> Iterator[Image.Image]:
         raise
     except Exception as e:  # Pillow's decoders raise OSError, SyntaxError, ValueError, zlib.error, EOFError ...
         raise DataError(f"{path}: damaged image ({type(e).__name__}: {e}); copy or extract the file again") from e
+
+
+@contextlib.contextmanager
+def _no_missing_pixels() -> Iterator[None]:
+    """Turns off Pillow's switch, which other libraries turn on for everybody, to fill up truncated files with grey."""
+    before = ImageFile.LOAD_TRUNCATED_IMAGES
+    ImageFile.LOAD_TRUNCATED_IMAGES = False
+    try:
+        yield
+    finally:
+        ImageFile.LOAD_TRUNCATED_IMAGES = before
 
 
 def _check_size(path: str | os.PathLike[str], image: Image.Image) -> None:

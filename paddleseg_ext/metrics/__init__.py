@@ -1,7 +1,8 @@
 """Metrics in numpy, equal to the official evaluators; importing them does not import paddle.
 
-`ConfusionMatrix` for semantic segmentation, `PanopticQuality` for panoptic segmentation of any data set, and for
-Cityscapes `InstanceAP`, `CityscapesIoU` (with iIoU) and `CityscapesEvaluator`, which computes all from one pass.
+`ConfusionMatrix` for semantic segmentation, `PanopticQuality` for panoptic segmentation of any data set,
+`PanopticEvaluator` for both, and for Cityscapes `InstanceAP`, `CityscapesIoU` (with iIoU) and `CityscapesEvaluator`,
+which computes all from one pass.
 """
 
 from paddleseg_ext.metrics.cityscapes import CityscapesEvaluator, CityscapesResult
@@ -9,6 +10,7 @@ from paddleseg_ext.metrics.confusion import ConfusionMatrix, SegmentationResult
 from paddleseg_ext.metrics.instance import InstanceAP, InstanceMask, InstanceResult
 from paddleseg_ext.metrics.instance_iou import CityscapesIoU, CityscapesIoUResult
 from paddleseg_ext.metrics.panoptic import PanopticQuality, PanopticResult
+from paddleseg_ext.metrics.panoptic_evaluator import PanopticEvaluation, PanopticEvaluator
 from paddleseg_ext.metrics.segments import Category, Segment
 
 __all__ = [
@@ -21,6 +23,8 @@ __all__ = [
     "InstanceAP",
     "InstanceMask",
     "InstanceResult",
+    "PanopticEvaluation",
+    "PanopticEvaluator",
     "PanopticQuality",
     "PanopticResult",
     "Segment",

@@ -18,7 +18,6 @@ the same. Merging what several processes counted changes no bit.
 
 from __future__ import annotations
 
-import json
 import math
 import os
 from collections.abc import Mapping, Sequence
@@ -26,11 +25,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import cv2
 import numpy as np
 from rich.table import Table
 
-from paddleseg_ext.data.image_io import read_image
+from paddleseg_ext.data.panoptic_format import read_ids, read_panoptic_json
 from paddleseg_ext.errors import DataError
 from paddleseg_ext.metrics.by_image import ByImage
 from paddleseg_ext.metrics.figures import or_none, percent, shown
@@ -274,7 +272,7 @@ def evaluate_files(
             segments disagree.
     """
     label_json, pred_json = Path(label_json), Path(pred_json)
-    truth, predicted = _read_json(label_json), _read_json(pred_json)
+    truth, predicted = read_panoptic_json(label_json), read_panoptic_json(pred_json)
     by_image: dict[Any, dict] = {}
     for entry in predicted["annotations"]:
         if entry["image_id"] in by_image:
@@ -292,25 +290,6 @@ def evaluate_files(
         pred_segments = [Segment.from_coco(segment) for segment in by_image[image]["segments_info"]]
         metric.update(pred, pred_segments, label, label_segments, image=str(image))
     return metric.result(chunks=chunks)
-
-
-def read_ids(path: str | os.PathLike[str]) -> np.ndarray:
-    """(H, W) uint32 ids of a panoptic PNG: red + 256 green + 65536 blue.
-
-    Raises:
-        DataError: if the file is missing or damaged.
-    """
-    pixels = cv2.cvtColor(read_image(path), cv2.COLOR_RGB2RGBA)
-    pixels[..., 3] = 0
-    return pixels.view("<u4")[..., 0]
-
-
-def _read_json(path: Path) -> dict[str, Any]:
-    try:
-        with path.open(encoding="utf-8") as file:
-            return json.load(file)
-    except (OSError, ValueError) as e:
-        raise DataError(f"{path}: cannot be read ({e}); expected COCO's panoptic format") from e
 
 
 class _Side(NamedTuple):

@@ -1,58 +1,15 @@
-"""What panoptic and instance metrics are told about the ids of a map."""
+"""Checks of what panoptic and instance metrics are told about the ids of a map."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 
 from paddleseg_ext.errors import DataError
+from paddleseg_ext.segments import VOID, Category, Segment
 
-VOID = 0
-
-
-class Category(NamedTuple):
-    """A class of a panoptic data set.
-
-    Attributes:
-        id: as the segments name it.
-        name: for tables.
-        is_thing: whether its objects are told apart.
-    """
-
-    id: int
-    name: str
-    is_thing: bool
-
-
-class Segment(NamedTuple):
-    """A region of a map: an object, or all that there is of a stuff class.
-
-    Attributes:
-        id: value of its pixels in the map, more than 0.
-        category_id: its class.
-        score: confidence of a predicted object, any finite number.
-        is_crowd: whether it is a group whose objects are not told apart; ground truth only.
-        area: pixels, if a file says so (COCO's `area`, which the official evaluators trust); None counts them.
-    """
-
-    id: int
-    category_id: int
-    score: float = 1.0
-    is_crowd: bool = False
-    area: int | None = None
-
-    @classmethod
-    def from_coco(cls, entry: Mapping[str, Any]) -> Segment:
-        """From an entry of `segments_info` in COCO's panoptic format."""
-        return cls(
-            id=entry["id"],
-            category_id=entry["category_id"],
-            score=entry.get("score", 1.0),
-            is_crowd=bool(entry.get("iscrowd", 0)),
-            area=entry.get("area"),
-        )
+__all__ = ["VOID", "Category", "Segment", "check_predicted", "check_segments"]
 
 
 def check_segments(segments: Sequence[Segment], known: Iterable[int], where: str) -> None:

@@ -18,6 +18,7 @@ from rich.progress import Progress
 
 from paddleseg_ext.config import Parser, run_main
 from paddleseg_ext.data.prepare import prepare_cityscapes, report_lines
+from paddleseg_ext.data.prepare_panoptic import write_cityscapes_panoptic
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -28,6 +29,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--separator", default=",", help="between image and label in the lists (default: %(default)r)")
     parser.add_argument("--num_workers", type=int, default=2, help="processes (default: %(default)s)")
     parser.add_argument("--force", action="store_true", help="make training ids again where there are some")
+    parser.add_argument(
+        "--panoptic",
+        nargs="?",
+        const="ids",
+        choices=("ids", "train_ids"),
+        help="also write panoptic PNG and JSON for other tools, with label ids (default) or training ids",
+    )
     parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
     args = parser.parse_args(argv)
 
@@ -47,7 +55,14 @@ def main(argv: Sequence[str] | None = None) -> int:
             force=args.force,
             progress=progress,
         )
+        written = []
+        if args.panoptic:
+            written = write_cityscapes_panoptic(
+                args.root, train_ids=args.panoptic == "train_ids", num_workers=args.num_workers, progress=progress
+            )
     print("\n".join(report_lines(report, args.root)))
+    for path in written:
+        print(f"  panoptic {path}")
     for problem in report.problems:
         print(f"error: {args.root}: {problem}", file=sys.stderr)
     return 0 if report else 2

@@ -85,24 +85,16 @@ class SegmentationDataset:
                 `ignore_index`.
         """
         pair = self.pairs[index]
-        image = image_io.read_image(pair.image)
-        meta = {
-            "image_path": pair.image,
-            "label_path": pair.label,
-            "index": index,
-            "original_size": image.shape[:2],
-            "restore": [],
-        }
-        sample: Sample = {"image": image, "meta": meta}
+        sample = self.read_image(index)
         if pair.label is not None:
             sample["label"] = self.read_label(index)
-            check_same_size(pair.image, image, pair.label, sample["label"])
+            check_same_size(pair.image, sample["image"], pair.label, sample["label"])
             wrong = label_value_error(sample["label"], self.num_classes, self.ignore_index)
             if wrong:
                 raise DataError(f"{pair.label}: {wrong}{'; ' + self.hint if self.hint else ''}")
         if pair.instance is not None:
             sample["instance"] = image_io.read_instances(pair.instance)
-            check_same_size(pair.image, image, pair.instance, sample["instance"])
+            check_same_size(pair.image, sample["image"], pair.instance, sample["instance"])
         return sample
 
     @property
@@ -119,6 +111,19 @@ class SegmentationDataset:
         """Notes that this is not the whole published set."""
         if len(self) != published:
             self.notices.append(f"{root}: {len(self)} images in {mode}; the published set has {published}")
+
+    def read_image(self, index: int) -> Sample:
+        """A sample of the picture alone: image and meta."""
+        pair = self.pairs[index]
+        image = image_io.read_image(pair.image)
+        meta = {
+            "image_path": pair.image,
+            "label_path": pair.label,
+            "index": index,
+            "original_size": image.shape[:2],
+            "restore": [],
+        }
+        return {"image": image, "meta": meta}
 
     def read_label(self, index: int) -> np.ndarray:
         """(H, W) uint8 class ids as training uses them; a data set that stores others converts them here."""

@@ -51,7 +51,7 @@ class Cityscapes(SegmentationDataset):
         instances: bool = False,
     ) -> None:
         mode = check_mode(mode, tuple(PUBLISHED_COUNTS), "Cityscapes")
-        root = find_root(dataset_root, NAMES, _how_to_get(dataset_root or "data/cityscapes"))
+        root = find_root(dataset_root, NAMES, how_to_get(dataset_root or "data/cityscapes"))
         super().__init__(
             pair_up(root, mode, instances=instances and mode != "test"),
             classes=CITYSCAPES_CLASSES,
@@ -71,13 +71,14 @@ class Cityscapes(SegmentationDataset):
         return cityscapes_label_ids()
 
 
-def pair_up(root: Path, mode: str, *, instances: bool = False) -> list[Pair]:
+def pair_up(root: Path, mode: str, *, instances: bool = False, label_suffix: str = TRAIN_ID_SUFFIX) -> list[Pair]:
     """Pairs of a split, sorted by city and stem.
 
     Args:
         root: folder that holds leftImg8bit and gtFine.
         mode: train, val, or test, whose pairs have no label.
         instances: whether to add the instance maps.
+        label_suffix: of the label files.
 
     Raises:
         DataError: if images or labels are missing; says which, and what to run.
@@ -86,12 +87,12 @@ def pair_up(root: Path, mode: str, *, instances: bool = False) -> list[Pair]:
     if not images:
         raise DataError(
             f"{root}: no image matches leftImg8bit/{mode}/*/*{IMAGE_SUFFIX}; {_what_exists(root, mode)}; "
-            + _how_to_get(root)
+            + how_to_get(root)
         )
     if mode == "test":
         return [Pair(str(path)) for path in images.values()]
-    labels = find_stems(root / "gtFine" / mode, TRAIN_ID_SUFFIX)
-    _check_complete(root, mode, images, labels, TRAIN_ID_SUFFIX)
+    labels = find_stems(root / "gtFine" / mode, label_suffix)
+    _check_complete(root, mode, images, labels, label_suffix)
     maps = find_stems(root / "gtFine" / mode, INSTANCE_SUFFIX) if instances else {}
     if instances:
         _check_complete(root, mode, images, maps, INSTANCE_SUFFIX)
@@ -114,7 +115,7 @@ def _check_complete(root: Path, mode: str, images: dict[str, Path], labels: dict
         remedy = f"the label ids are there, make training ids of them: {command}" if convertible else None
         raise DataError(
             f"{root}/gtFine/{mode}: {len(images)} images but no label */*{suffix} for {len(without)} of them "
-            f"({name_some(without)}); {_what_exists(root, mode)}; {remedy or _how_to_get(root)}"
+            f"({name_some(without)}); {_what_exists(root, mode)}; {remedy or how_to_get(root)}"
         )
     if alone:
         raise DataError(
@@ -123,7 +124,8 @@ def _check_complete(root: Path, mode: str, images: dict[str, Path], labels: dict
         )
 
 
-def _how_to_get(root: str | Path) -> str:
+def how_to_get(root: str | Path) -> str:
+    """What to download or run so that there are data in a folder; ends an error message."""
     demo = f"python tools/data/make_demo.py --root {root}"
     if Path(root).name.startswith("demo"):
         return f"generate it: {demo}"

@@ -1,7 +1,7 @@
 """Transforms of the recipes that our models come from, with randomness that can be recorded and replayed."""
 
 from paddleseg_ext.data.transforms.base import Compose, Draws, Sample, Transform
-from paddleseg_ext.data.transforms.color import ColorJitter, PhotoMetricDistortion, RandomDistort
+from paddleseg_ext.data.transforms.color import ColorAugSSD, ColorJitter, PhotoMetricDistortion, RandomDistort
 from paddleseg_ext.data.transforms.crop import (
     HorizontalFlip,
     Padding,
@@ -10,7 +10,8 @@ from paddleseg_ext.data.transforms.crop import (
     RandomPaddingCrop,
     ResizeUpRandomCrop,
 )
-from paddleseg_ext.data.transforms.normalize import Normalize
+from paddleseg_ext.data.transforms.normalize import Normalize, NormalizePixels
+from paddleseg_ext.data.transforms.panoptic import PanopticDeepLabTarget
 from paddleseg_ext.data.transforms.resize import (
     RandomResize,
     RandomScale,
@@ -18,14 +19,18 @@ from paddleseg_ext.data.transforms.resize import (
     ResizeShortestEdge,
     ResizeStepScaling,
 )
+from paddleseg_ext.data.transforms.scaled_crop import RandomScaledCrop, ReverseChannels
 
 __all__ = [
+    "ColorAugSSD",
     "ColorJitter",
     "Compose",
     "Draws",
     "HorizontalFlip",
     "Normalize",
+    "NormalizePixels",
     "Padding",
+    "PanopticDeepLabTarget",
     "PhotoMetricDistortion",
     "RandomCropCatMaxRatio",
     "RandomDistort",
@@ -33,10 +38,12 @@ __all__ = [
     "RandomPaddingCrop",
     "RandomResize",
     "RandomScale",
+    "RandomScaledCrop",
     "Resize",
     "ResizeShortestEdge",
     "ResizeStepScaling",
     "ResizeUpRandomCrop",
+    "ReverseChannels",
     "Sample",
     "Transform",
 ]

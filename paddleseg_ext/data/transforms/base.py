@@ -4,6 +4,8 @@ Shapes: H W image. A *sample* is a dict:
     image: (H, W, 3) RGB, uint8 as read, or float32.
     label: (H, W) uint8 class ids, 255 = ignored; absent for pictures without ground truth.
     instance: (H, W) int32, optional; instance ids, 0 = none.
+    panoptic: (H, W) int32, of panoptic data sets; segment ids, what `segments` does not list is void, as is 0.
+    segments: tuple of `segments.Segment`, with it; categories are classes 0..K-1.
     meta: image_path, label_path, index, original_size (H, W), and `restore`: what geometric transforms did, so that
         evaluation can undo it, a list of {"op": "resize" or "padding", "size": [H, W] before it}.
 Transforms never write into the arrays that they are given.
@@ -23,7 +25,7 @@ Draws = dict[str, Any]
 Size = tuple[int, int]
 
 IGNORE = 255
-MAPS = {"label": IGNORE, "instance": 0}  # maps that follow the image's geometry, and what fills new pixels
+MAPS = {"label": IGNORE, "instance": 0, "panoptic": 0}  # maps that follow the image, and what fills new pixels
 
 
 class Transform:

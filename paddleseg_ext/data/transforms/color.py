@@ -133,9 +133,9 @@ def _shift_hue(image: Image.Image, shift: float) -> Image.Image:
 class PhotoMetricDistortion(Transform):
     """Brightness, contrast, saturation and hue, each with probability 1/2; contrast comes second or last.
 
-    mmsegmentation's and, given the same draws, also PointRend's `ColorAugSSDTransform` in detectron2 (which draws the
-    hue shift with its upper end included). Brightness and contrast are computed in float32, clipped to 0..255 and cut
-    to uint8 after each step; saturation and hue in OpenCV's 8-bit HSV, whose hue has 180 steps and wraps around.
+    mmsegmentation's and, given the same draws, also PointRend's in detectron2 (`ColorAugSSD`). Brightness and contrast
+    are computed in float32, clipped to 0..255 and cut to uint8 after each step; saturation and hue in OpenCV's 8-bit
+    HSV, whose hue has 180 steps and wraps around.
 
     Args:
         brightness_delta: the shift is uniform in [-delta, delta], on the scale 0..255.
@@ -195,6 +195,21 @@ class PhotoMetricDistortion(Transform):
         if "contrast" in draws and not draws["contrast_first"]:
             image = _scale_shift(image, factor=draws["contrast"])
         return {**sample, "image": image}
+
+
+@TRANSFORMS.register
+class ColorAugSSD(PhotoMetricDistortion):
+    """`PhotoMetricDistortion` whose hue shift can also be `hue_delta` itself, as PointRend's in detectron2.
+
+    Upstream: facebookresearch/detectron2@02b5c4e projects/PointRend/point_rend/color_augmentation.py
+    """
+
+    def draw(self, rng: np.random.Generator, sample: Sample) -> Draws:
+        """As of `PhotoMetricDistortion`."""
+        draws = super().draw(rng, sample)
+        if "hue" in draws:
+            draws["hue"] = int(rng.integers(-self.hue_delta, self.hue_delta + 1))
+        return draws
 
 
 def _scale_shift(values: np.ndarray, *, factor: float = 1.0, shift: float = 0.0) -> np.ndarray:

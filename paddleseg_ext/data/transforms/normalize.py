@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Literal
 
 import cv2
 import numpy as np
@@ -42,3 +43,33 @@ class Normalize(Transform):
         out -= self.mean
         out /= self.std
         return out
+
+
+@TRANSFORMS.register
+class NormalizePixels(Transform):
+    """(pixel - mean) / std on the scale 0..255, every step in float32, as detectron2 does.
+
+    Args:
+        mean: one number per channel, in the channels' order after `order`.
+        std: likewise; MSRA's weights, which Caffe trained, want 1, 1, 1.
+        order: of the channels that come out: "RGB", or the "BGR" of MSRA's weights.
+
+    Upstream: facebookresearch/detectron2@02b5c4e detectron2/modeling/meta_arch/semantic_seg.py
+    """
+
+    def __init__(self, mean: Sequence[float], std: Sequence[float], order: Literal["RGB", "BGR"] = "RGB") -> None:
+        check(len(mean) == 3 and len(std) == 3, self, f"mean {list(mean)}, std {list(std)}; expected 3 numbers each")
+        check(min(std) > 0, self, f"std is {list(std)}; expected positive numbers")
+        check(max(mean) > 1, self, f"mean is {list(mean)}; expected the scale 0..255; for 0..1 there is Normalize")
+        check(order in ("RGB", "BGR"), self, f"order is {order!r}; expected RGB or BGR")
+        self.mean = np.asarray(mean, np.float32)
+        self.std = np.asarray(std, np.float32)
+        self.order = order
+
+    def apply(self, sample: Sample, draws: Draws) -> Sample:
+        """Reorders the channels and normalises."""
+        image = sample["image"]
+        image = (image[:, :, ::-1] if self.order == "BGR" else image).astype(np.float32)
+        image -= self.mean
+        image /= self.std
+        return {**sample, "image": np.ascontiguousarray(image)}

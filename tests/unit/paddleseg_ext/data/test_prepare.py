@@ -3,6 +3,7 @@ from __future__ import annotations
 import os
 import shutil
 import stat
+import tarfile
 import zipfile
 from pathlib import Path
 
@@ -10,7 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from paddleseg_ext.data import Cityscapes, Dataset
+from paddleseg_ext.data import Cityscapes, Dataset, archive
 from paddleseg_ext.data.archive import extract_zip
 from paddleseg_ext.data.image_io import read_label, write_png
 from paddleseg_ext.data.prepare import _WANTED, prepare_cityscapes, train_ids_of, write_lists
@@ -167,6 +168,27 @@ def test_archive_bombs_are_refused(tmp_path: Path) -> None:
     archive = hostile_zip(tmp_path / "bomb.zip", "leftImg8bit/train/a/b.png", data=bytes(20 * 2**20))
     with pytest.raises(DataError, match="unpacks to 20971520 bytes from"):
         extract_zip(archive, tmp_path / "target", wanted=_WANTED)
+
+
+def test_archives_of_too_many_members_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert archive.MAX_MEMBERS < 1_000_000
+    monkeypatch.setattr(archive, "MAX_MEMBERS", 1)
+    with pytest.raises(DataError, match="2 members; expected at most 1"):
+        extract_zip(hostile_zip(tmp_path / "many.zip", "a.png"), tmp_path / "target", wanted=_WANTED)
+    assert not (tmp_path / "target").exists()
+
+
+@pytest.mark.parametrize("kind", ["gz", "bz2", "xz", ""])
+def test_tar_archives_are_not_opened(tmp_path: Path, kind: str) -> None:
+    path = tmp_path / f"leftImg8bit.tar{'.' if kind else ''}{kind}"
+    with tarfile.open(path, f"w:{kind}") as target:
+        for name, link in (("../evil.png", tarfile.REGTYPE), ("leftImg8bit/link.png", tarfile.SYMTYPE)):
+            member = tarfile.TarInfo(name)
+            member.type, member.linkname = link, "/etc/passwd"
+            target.addfile(member)
+    with pytest.raises(DataError, match="damaged or unsupported archive"):
+        prepare_cityscapes(tmp_path / "c", [path])
+    assert [entry.name for entry in tmp_path.iterdir()] == [path.name]
 
 
 def test_damaged_archives_leave_no_partial_file(archives: list[Path], tmp_path: Path) -> None:

@@ -34,15 +34,18 @@ ALL = [
     T.RandomResize((80, 48), (0.5, 2.0)),
     T.RandomCropCatMaxRatio((64, 40)),
     T.PhotoMetricDistortion(),
+    T.ColorAugSSD(),
     T.ResizeShortestEdge((32, 40, 64), max_size=90),
     T.Resize((64, 32)),
     T.Padding((96, 64)),
     T.Normalize(MEAN, STD),
+    T.NormalizePixels((103.53, 116.28, 123.675), (1.0, 1.0, 1.0), order="BGR"),
 ]
 
 
 def test_every_registered_transform_is_tested_here() -> None:
-    assert {type(transform).__name__ for transform in ALL} == set(TRANSFORMS.names())
+    elsewhere = {"PanopticDeepLabTarget"}  # needs a panoptic map: test_panoptic.py
+    assert {type(transform).__name__ for transform in ALL} | elsewhere == set(TRANSFORMS.names())
 
 
 @pytest.mark.parametrize("transform", ALL, ids=lambda t: type(t).__name__)
@@ -70,7 +73,7 @@ def test_instances_follow_labels(transform: T.Transform) -> None:
 
 
 def test_is_random_says_whether_two_generators_can_differ() -> None:
-    assert {type(t).__name__ for t in ALL if not t.is_random} == {"Resize", "Padding", "Normalize"}
+    assert {type(t).__name__ for t in ALL if not t.is_random} == {"Resize", "Padding", "Normalize", "NormalizePixels"}
     assert not T.ResizeShortestEdge((512,)).is_random
 
 
@@ -325,3 +328,31 @@ def test_flip_mirrors_columns() -> None:
 def test_wrong_arguments_are_config_errors(build, message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         build()
+
+
+def test_color_aug_ssd_draws_both_ends_of_the_hue_and_photometric_distortion_one() -> None:
+    rng = np.random.default_rng(0)
+    shifts = {
+        kind: {kind(hue_delta=2).draw(rng, {}).get("hue") for _ in range(300)} - {None}
+        for kind in (T.ColorAugSSD, T.PhotoMetricDistortion)
+    }
+    assert shifts == {T.ColorAugSSD: {-2, -1, 0, 1, 2}, T.PhotoMetricDistortion: {-2, -1, 0, 1}}
+
+
+def test_pixels_are_normalised_on_their_own_scale_in_the_order_asked_for() -> None:
+    image = np.array([[[10, 20, 30]]], np.uint8)
+    out = T.NormalizePixels((1.0, 2.0, 3.0), (2.0, 4.0, 8.0), order="BGR").apply({"image": image}, {})["image"]
+    assert out.dtype == np.float32 and out.flags.c_contiguous
+    assert out[0, 0].tolist() == [29 / 2, 18 / 4, 7 / 8]
+    same = T.NormalizePixels((1.0, 2.0, 3.0), (1.0, 1.0, 1.0)).apply({"image": image}, {})["image"]
+    assert same[0, 0].tolist() == [9, 18, 27]
+    assert image.tolist() == [[[10, 20, 30]]]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [({"mean": (0.4, 0.4, 0.4)}, "expected the scale 0..255"), ({"order": "GBR"}, "expected RGB or BGR")],
+)
+def test_pixel_statistics_of_another_scale_or_order_are_refused(arguments: dict[str, Any], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        T.NormalizePixels(**{"mean": (100.0, 100.0, 100.0), "std": (1.0, 1.0, 1.0), **arguments})
