@@ -7,7 +7,8 @@ Each line of `train.jsonl` is an object with `time` (seconds since 1970) and a `
 - start: iteration, iters, command, versions, device, config ...; one for each start, also of a resumed run;
 - train: iteration, iters, epoch, loss, losses (by name), lr, batch_cost, reader_cost (seconds), ips, memory_mb,
   eta_seconds; means over the steps since the last such line;
-- eval: iteration, weights ("model" or "ema"), images, mIoU, Acc, Kappa, Dice, class_iou (by name);
+- eval: iteration, weights ("model" or "ema"), images, mIoU, Acc, Kappa, Dice, class_iou (by name); of a panoptic
+  model PQ, SQ, RQ, PQ_things, PQ_stuff, AP, AP50, mIoU, class_pq, class_iou;
 - message: level, text.
 `iteration` counts finished steps. Lines of steps that a crash has lost come again; `plots.read_log` keeps the last.
 """
@@ -32,6 +33,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 TEXT_NAME = "train.log"
 JSON_NAME = "train.jsonl"
+EVAL_FIGURES = ("PQ", "SQ", "RQ", "PQ_things", "PQ_stuff", "AP", "AP50", "mIoU", "Acc", "Kappa", "Dice")
 _VISUALDL = "VisualDL"
 _PACKAGE = "paddleseg_ext"
 
@@ -108,11 +110,12 @@ class RunLog:
         is_ema = record["weights"] == "ema"
         if table is not None:
             self._table(table)
-        figures = " ".join(f"{key}: {_four_digits(record[key])}" for key in ("mIoU", "Acc", "Kappa", "Dice"))
+        figures = " ".join(f"{key}: {_four_digits(record[key])}" for key in EVAL_FIGURES if key in record)
         self._line("INFO", f"[EVAL] {'EMA ' if is_ema else ''}#Images: {record['images']} {figures}")
         self._record({"kind": "eval", **record})
         prefix = "Evaluate/Ema_" if is_ema else "Evaluate/"
-        self._scalars({f"{prefix}{key}": record[key] for key in ("mIoU", "Acc")}, record["iteration"])
+        shown = [key for key in ("PQ", "AP", "mIoU", "Acc") if key in record]
+        self._scalars({f"{prefix}{key}": record[key] for key in shown}, record["iteration"])
 
     def picture(self, tag: str, image: np.ndarray, iteration: int) -> None:
         """A picture for VisualDL, (H, W, 3) uint8 RGB."""
@@ -125,10 +128,19 @@ class RunLog:
         return self._visualdl is not None
 
     @contextlib.contextmanager
-    def progress(self, label: str, total: int, done: int = 0) -> Iterator[Callable[[], None]]:
-        """A bar below the lines while the block runs, if the console is a terminal; call the result at each step."""
+    def progress(
+        self, label: str, total: int, done: int = 0, *, seconds: float = math.inf
+    ) -> Iterator[Callable[[], None]]:
+        """A bar below the lines while the block runs, if the console is a terminal; call the result at each step.
+
+        Args:
+            label: of the bar.
+            total: number of steps.
+            done: steps done already.
+            seconds: without a terminal, a line says so often how far it is.
+        """
         if not (self.is_main and self._console.is_terminal):
-            yield lambda: None
+            yield heartbeat(label, total, self.info, seconds)
             return
         outer = self._progress
         bar = outer or _bar(self._console)
@@ -208,6 +220,22 @@ def train_line(record: Mapping[str, Any]) -> str:
         f"mem: {record['memory_mb']:.0f} MB",
     ]
     return f"[TRAIN] {', '.join(parts)} | ETA {duration(record['eta_seconds'])}"
+
+
+def heartbeat(label: str, total: int, say: Callable[[str], None], seconds: float = 30.0) -> Callable[[], None]:
+    """What to call at each of `total` steps, so that a line says at most every `seconds` how far they are."""
+    start = last = time.monotonic()
+    done = 0
+
+    def advance() -> None:
+        nonlocal last, done
+        done += 1
+        now = time.monotonic()
+        if now - last >= seconds and done < total:
+            last = now
+            say(f"{label}: {done} of {total}, {duration((now - start) / done * (total - done))} left")
+
+    return advance
 
 
 def duration(seconds: float) -> str:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from paddleseg_ext.errors import DataError
-from paddleseg_ext.log import JSON_NAME
+from paddleseg_ext.log import EVAL_FIGURES, JSON_NAME
 
 Record = dict[str, Any]
 Curve = tuple[list[int], list[float]]
@@ -111,16 +111,16 @@ def _scalars(record: Record) -> list[tuple[str, float]]:
         values.update(record.get("losses") or {})
     elif record["kind"] == "eval":
         suffix = " (EMA)" if record.get("weights") == "ema" else ""
-        values = {f"{key}{suffix}": record.get(key) for key in ("mIoU", "Acc", "Kappa", "Dice")}
-        values.update({f"IoU {name}{suffix}": value for name, value in (record.get("class_iou") or {}).items()})
+        values = {f"{key}{suffix}": record.get(key) for key in EVAL_FIGURES}
+        for title, key in (("IoU", "class_iou"), ("PQ", "class_pq")):
+            values.update({f"{title} {name}{suffix}": value for name, value in (record.get(key) or {}).items()})
     else:
         values = {}
     return [(name, value) for name, value in values.items() if isinstance(value, (int, float))]
 
 
 def _usual(known: Sequence[str]) -> list[str]:
-    """What most people want to see: the loss and its terms, the learning rate, mIoU."""
-    rest = {"batch_cost", "reader_cost", "ips", "memory_mb", "Acc", "Kappa", "Dice"}
-    return [key for key in known if key not in rest and not key.startswith("IoU ") and not key.endswith(" (EMA)")] + [
-        key for key in known if key == "mIoU (EMA)"
-    ]
+    """What most people want to see: the loss and its terms, the learning rate, mIoU or PQ and AP."""
+    rest = {"batch_cost", "reader_cost", "ips", "memory_mb", *EVAL_FIGURES} - {"PQ", "AP", "mIoU"}
+    own = [key for key in known if key not in rest and not key.startswith(("IoU ", "PQ ")) and "(EMA)" not in key]
+    return own + [key for key in known if key in ("PQ (EMA)", "mIoU (EMA)")]

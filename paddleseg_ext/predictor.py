@@ -4,8 +4,10 @@
     predictor = Predictor.from_config("configs/demo/stdc1_demo_256x128.yml", "output/demo/best_model")
     prediction = predictor("street.png")
 
-`prediction.label` is the map of class ids, `prediction.overlay()` a picture. Importing this module does not import
-paddle, so that the number of threads can still be chosen.
+`prediction.label` is the map of class ids, `prediction.overlay()` a picture. With a configuration of `task: panoptic`
+the result is a `PanopticPrediction`, whose `ids` and `segments` tell objects apart.
+
+Importing this module does not import paddle, so that the number of threads can still be chosen.
 """
 
 from __future__ import annotations
@@ -30,10 +32,14 @@ from paddleseg_ext.data.classes import (
     VOC_PALETTE,
     voc_palette,
 )
+from paddleseg_ext.data.coco_classes import COCO_CATEGORIES, COCO_PALETTE
+from paddleseg_ext.data.datasets.cityscapes_panoptic import CATEGORIES as CITYSCAPES_CATEGORIES
 from paddleseg_ext.data.image_io import read_image
 from paddleseg_ext.data.loader import prepare_for_evaluation
 from paddleseg_ext.data.transforms import Compose
 from paddleseg_ext.errors import ConfigError, DataError
+from paddleseg_ext.panoptic_prediction import PanopticPrediction
+from paddleseg_ext.segments import Category
 
 if TYPE_CHECKING:
     from paddleseg_ext.engine.inference import Model, TestConfig
@@ -44,6 +50,23 @@ _PUBLISHED = {
     "ADE20K": (ADE20K_CLASSES, ADE20K_PALETTE),
     "PascalVOC": (VOC_CLASSES, VOC_PALETTE),
 }
+_PANOPTIC = {
+    "CityscapesPanoptic": (CITYSCAPES_CATEGORIES, CITYSCAPES_PALETTE),
+    "COCOPanoptic": (COCO_CATEGORIES, COCO_PALETTE),
+}
+
+
+@dataclass(frozen=True)
+class PanopticSettings:
+    """What a predictor needs to tell objects apart.
+
+    Attributes:
+        categories: K classes.
+        postprocess: the section of a configuration: threshold, nms_kernel, top_k, stuff_area.
+    """
+
+    categories: tuple[Category, ...]
+    postprocess: Mapping[str, Any]
 
 
 @dataclass(frozen=True, eq=False)
@@ -92,6 +115,7 @@ class Predictor:
         classes: K names; numbers if there are none.
         palette: (K, 3) uint8 RGB; generic colours by default.
         test_config: scales, flips, sliding window; the whole image by default.
+        panoptic: tells objects apart too; the model then also gives `center` and `offset`.
     """
 
     def __init__(
@@ -102,6 +126,7 @@ class Predictor:
         classes: Sequence[str] = (),
         palette: np.ndarray | None = None,
         test_config: TestConfig | None = None,
+        panoptic: PanopticSettings | None = None,
     ) -> None:
         if transforms.is_random:
             raise ConfigError("transforms: some are random; expected those of evaluation, such as Normalize")
@@ -112,6 +137,7 @@ class Predictor:
         self.classes = tuple(classes)
         self.palette = palette
         self.test_config = test_config
+        self.panoptic = panoptic
 
     @classmethod
     def from_config(
@@ -155,16 +181,18 @@ class Predictor:
         model = build_model(config, without_pretrained=True)
         load_weights(model, model_path, allow=allow)
         transforms = Compose(build_component(config, "val_dataset.transforms"))
-        return cls(model, transforms, classes=classes, palette=palette, test_config=test_config)
+        panoptic = _panoptic_of(config)
+        return cls(model, transforms, classes=classes, palette=palette, test_config=test_config, panoptic=panoptic)
 
-    def __call__(self, image: Picture, *, prob: bool = False) -> Prediction:
+    def __call__(self, image: Picture, *, prob: bool = False) -> Prediction | PanopticPrediction:
         """Predicts a picture.
 
         Args:
             image: file, (H, W, 3) uint8 RGB array (OpenCV's are BGR: reverse the last axis), or Pillow image.
-            prob: also keep the probabilities, 4 K H W bytes.
+            prob: also keep the probabilities, 4 K H W bytes; of a semantic model only.
 
         Raises:
+            ConfigError: if `prob` is wanted of a panoptic model.
             DataError: if it is no picture, or the network has another number of classes than there are names.
         """
         import paddle.nn.functional as F
@@ -173,6 +201,10 @@ class Predictor:
 
         pixels = as_rgb(image)
         sample = prepare_for_evaluation({"image": pixels, "meta": {"restore": []}}, self.transforms)
+        if self.panoptic is not None:
+            if prob:
+                raise ConfigError("prob: a panoptic prediction has scores of objects instead; leave it out")
+            return self._segments(pixels, sample)
         scores = predict_scores(
             self.model, _as_batch(sample["image"]), self.test_config, restore=sample["meta"]["restore"]
         )
@@ -192,6 +224,32 @@ class Predictor:
             prob=kept,
             classes=self.classes or tuple(map(str, range(num_classes))),
             palette=pictures.palette(num_classes) if self.palette is None else self.palette,
+        )
+
+    def _segments(self, pixels: np.ndarray, sample: Mapping[str, Any]) -> PanopticPrediction:
+        from paddleseg_ext.engine.panoptic import predict_panoptic
+
+        categories = self.panoptic.categories
+        thing_ids = [k for k, category in enumerate(categories) if category.is_thing]
+        output = predict_panoptic(
+            self.model,
+            _as_batch(sample["image"]),
+            thing_ids,
+            self.panoptic.postprocess,
+            restore=sample["meta"]["restore"],
+        )
+        if output.label.max() >= len(categories):
+            raise DataError(
+                f"the network predicts class {output.label.max()}, the data set has {len(categories)}; expected the "
+                "same classes; check model.num_classes and val_dataset of the configuration"
+            )
+        return PanopticPrediction(
+            image=pixels,
+            ids=output.ids,
+            segments=tuple(output.segments),
+            label=output.label,
+            categories=categories,
+            palette=pictures.palette(len(categories)) if self.palette is None else self.palette,
         )
 
 
@@ -229,5 +287,25 @@ def _classes_of(config: Config) -> tuple[Sequence[str], np.ndarray | None]:
     section = config.data["val_dataset"]
     if section["type"] in _PUBLISHED:
         return _PUBLISHED[section["type"]]
+    if section["type"] in _PANOPTIC:
+        categories, palette = _PANOPTIC[section["type"]]
+        return tuple(category.name for category in categories), palette
     names, number = section.get("classes") or (), section.get("num_classes")
     return tuple(map(str, names)), voc_palette(number) if number else None
+
+
+def _panoptic_of(config: Config) -> PanopticSettings | None:
+    """What a configuration with `task: panoptic` says; None with another task.
+
+    Raises:
+        ConfigError: if the classes of its data set are not known.
+    """
+    if config.get("task") != "panoptic":
+        return None
+    name = config.data["val_dataset"]["type"]
+    if name not in _PANOPTIC:
+        raise ConfigError(
+            f"{config.where('val_dataset.type')}: val_dataset: {name} does not tell objects apart; expected, with "
+            f"task: panoptic, {' or '.join(_PANOPTIC)}"
+        )
+    return PanopticSettings(_PANOPTIC[name][0], settings(config, "postprocess"))

@@ -7,6 +7,7 @@ from paddleseg_ext.config.arguments import (
     Parser,
     add_config_arguments,
     add_flag_arguments,
+    add_weights_arguments,
     load_from_arguments,
     run_main,
 )
@@ -21,6 +22,7 @@ __all__ = [
     "Parser",
     "add_config_arguments",
     "add_flag_arguments",
+    "add_weights_arguments",
     "apply_flag",
     "apply_opts",
     "build_component",

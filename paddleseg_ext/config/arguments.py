@@ -10,6 +10,7 @@ import traceback
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NoReturn
 
+from paddleseg_ext.config.habits import flag_hint
 from paddleseg_ext.config.load import Config, did_you_mean, load_config
 from paddleseg_ext.config.override import apply_flag, apply_opts
 from paddleseg_ext.config.schema import TABLES, TOP_LEVEL, Field
@@ -55,7 +56,7 @@ class Parser(argparse.ArgumentParser):
         if extras:
             flags = [extra.split("=")[0] for extra in extras if extra.startswith("--")]
             options = [option for option in self._option_string_actions if option.startswith("--")]
-            hints = "".join(dict.fromkeys(did_you_mean(flag, options) for flag in flags))
+            hints = "".join(dict.fromkeys(flag_hint(flag) or did_you_mean(flag, options) for flag in flags))
             self.error(f"unknown argument{'s' if len(extras) > 1 else ''} {' '.join(extras)}.{hints}")
         return parsed
 
@@ -79,6 +80,13 @@ def add_config_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
     parser.add_argument("--num_threads", type=_positive, metavar="N", help="CPU threads; default: all cores")
+
+
+def add_weights_arguments(parser: argparse.ArgumentParser) -> None:
+    """Adds --model_path, --allow and --device, of the tools that use trained weights."""
+    parser.add_argument("--model_path", metavar="PATH", help="weights: a file, or a checkpoint's folder")
+    parser.add_argument("--allow", nargs="+", default=[], metavar="REGEX", help="names that the weights may lack")
+    parser.add_argument("--device", metavar="NAME", help="cpu, gpu ...; default: a GPU if there is one")
 
 
 def add_flag_arguments(parser: argparse.ArgumentParser, flags: Iterable[str]) -> None:

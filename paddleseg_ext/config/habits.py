@@ -52,6 +52,52 @@ _SETTINGS = {
     ("runtime", "iters"): "it belongs to the top level",
 }
 
+_LAUNCH = "python -m paddle.distributed.launch --nproc_per_node N tools/train.py ..."
+
+# Flags of other tools -> what to write here.
+_FLAGS = {
+    # mmsegmentation
+    "--work-dir": "--save_dir",
+    "--amp": "--precision fp16",
+    "--resume-from": "--resume",
+    "--load-from": "--pretrained",
+    "--checkpoint": "--model_path",
+    "--show-dir": "--save_dir",
+    "--out-dir": "--save_dir",
+    "--launcher": _LAUNCH,
+    # detectron2
+    "--config-file": "--config",
+    "--eval-only": "tools/val.py --config ... --model_path ...",
+    "--num-gpus": _LAUNCH,
+    # PaddleCV
+    "--total_step": "--iters",
+    "--base_lr": "--learning_rate",
+    "--init_weights_path": "--pretrained",
+    "--save_weights_path": "--save_dir",
+    "--dataset_path": "--opts train_dataset.dataset_root=... val_dataset.dataset_root=...",
+    "--train_crop_size": "--opts train_dataset.transforms.N.crop_size=[W,H], N counted from 0",
+    "--norm_type": "--opts model.norm=..., or the recipe of that norm",
+    "--parallel": _LAUNCH,
+    # UPSNet
+    "--cfg": "--config",
+    "--weight_path": "--model_path",
+    # PaddleSeg's that mean nothing here
+    "--data_format": "",
+    "--repeats": "",
+    "--profiler_options": "",
+    "--to_static_training": "",
+    "--use_multilabel": "",
+    "--auc_roc": "",
+    "--for_fd": "",
+}
+
+
+def flag_hint(flag: str) -> str:
+    """What to write instead of a flag of another tool, as a sentence; "" if nothing is known."""
+    if flag not in _FLAGS:
+        return ""
+    return f" Write {_FLAGS[flag]} instead." if _FLAGS[flag] else f" {flag} has no counterpart here; remove it."
+
 
 def argument_hint(kind: str, key: str) -> str:
     """What to do about an argument that a component of this kind does not take; "" if nothing is known."""

@@ -95,6 +95,14 @@ TOP_LEVEL = {
     "batch_size": Field("int", "images per process and step", required=True, at_least=1),
     "reference_batch_size": Field("int | None", "total batch that the schedule was tuned for", at_least=1),
     "iters": Field("int", "optimizer steps", required=True, at_least=1),
+    "task": Field("Literal['semantic', 'panoptic']", "what is predicted and measured", "semantic"),
+}
+
+POSTPROCESS = {
+    "threshold": Field("float", "heat that the centre of an object exceeds", 0.1),
+    "nms_kernel": Field("int", "side of the window in which a centre is the largest, in pixels; odd", 7, at_least=1),
+    "top_k": Field("int | None", "fewer centres than this in an image; null sets no limit", 200, at_least=1),
+    "stuff_area": Field("int", "pixels that a stuff class needs to stay; less becomes void", 2048, at_least=0),
 }
 
 TEST_CONFIG = {
@@ -147,11 +155,12 @@ RUNTIME = {
     "vis_interval": Field("int", "steps between two pictures in VisualDL; 0 draws none", 0, at_least=0),
 }
 
-TABLES: dict[str, Mapping[str, Field]] = {"test_config": TEST_CONFIG, "runtime": RUNTIME}
+TABLES: dict[str, Mapping[str, Field]] = {"test_config": TEST_CONFIG, "postprocess": POSTPROCESS, "runtime": RUNTIME}
 
 LOSS_KEYS = {
     "output": Field("str | list[str]", "name of the model output, or several whose losses are summed", required=True),
     "target": Field("str", "name of the target in the batch", "label"),
+    "weights": Field("str | None", "name of the target that holds a factor for each pixel, if the loss takes one"),
     "weight": Field("float", "factor of the term in the total", 1.0),
     "name": Field("str", "under which the term is logged; loss_<output> by default"),
 }
@@ -230,6 +239,7 @@ HELP = {
     "lr_scheduler": "{type: PolynomialDecay, learning_rate: 0.01, power: 0.9}",
     "losses": "[{type: CrossEntropy, output: semantic, target: label, weight: 1.0}, ...]",
     "test_config": "how an image is evaluated",
+    "postprocess": "with task: panoptic, how centres and offsets become objects",
     "runtime": "how a run goes; nothing here changes what is learnt, except seed, ema and precision",
     "meta": "anything worth noting: paper, upstream, reported numbers",
 }
@@ -257,7 +267,7 @@ def argument_type(key: str, parameter: Parameter) -> str:
 
 
 def settings(config: Config, section: str) -> dict[str, Any]:
-    """All settings of `runtime` or `test_config`, with defaults for those that are not given.
+    """All settings of `runtime`, `test_config` or `postprocess`, with defaults for those that are not given.
 
     Lists are tuples where the table says so; `crop_size` and `stride` keep their order (width, height).
     `runtime.ema` is None or a dict with all its keys.

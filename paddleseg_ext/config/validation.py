@@ -81,6 +81,7 @@ class _Checker:
             else:
                 self.component(node, path, schema.COMPONENTS[key])
         self.test_config()
+        self.panoptic()
 
     def unknown_top_level(self, key: str, node: Node) -> None:
         hint = habits.top_level_hint(key, plain(node))
@@ -143,7 +144,7 @@ class _Checker:
         key, type_node = str(path[-1]), node.value["type"]
         hint = habits.argument_hint(registry.kind, key)
         text = f"{type_node.value} takes no argument {key!r}"
-        text += f": {hint}." if hint else f".{did_you_mean(key, options)}"
+        text += f": {hint}." if hint else f".{did_you_mean(key, ['type', *options])}"  # `type` may be inherited
         text += f" It takes: {', '.join(options) or 'none'}."
         mark, type_mark = node.value[key].mark, type_node.mark
         if mark.source != type_mark.source and mark.line is not None:
@@ -265,6 +266,24 @@ class _Checker:
                 continue  # one scale alone is a protocol of its own: engine/evaluate.py
             if mark.line is None and mark.path == ("test_config", key) and test.get(key) and not test.get(switch):
                 self.report(("test_config", key), f"has no effect without {switch}; add --{switch}, or remove it.")
+
+    def panoptic(self) -> None:
+        """What belongs to one task is not given to the other."""
+        data = self.config.data
+        sections = (data.get(key) for key in ("postprocess", "test_config"))
+        post, test = (section if isinstance(section, dict) else {} for section in sections)
+        if data.get("task") != "panoptic":
+            if data.get("postprocess") is not None:
+                self.report(("postprocess",), "has no effect without 'task: panoptic'; add it, or remove postprocess.")
+            return
+        kernel = post.get("nms_kernel")
+        if type(kernel) is int and kernel % 2 == 0:
+            self.report_value(("postprocess", "nms_kernel"), f"expected an odd number, got {kernel}")
+        for key in ("aug_eval", "is_slide"):
+            if test.get(key) is True:
+                self.report(("test_config", key), "'task: panoptic' takes the whole image at its own scale; remove it.")
+        if isinstance(test.get("scales"), list) and test["scales"] != [1.0]:
+            self.report(("test_config", "scales"), "'task: panoptic' takes the image at its own scale; remove it.")
 
 
 def _a(kind: str) -> str:

@@ -53,6 +53,10 @@ class CheckpointWriteError(CheckpointError):
     exit_code = 74
 
 
+class CheckpointVersionError(CheckpointError):
+    """A checkpoint that a newer release has written."""
+
+
 @dataclass(frozen=True)
 class Checkpoint:
     """What a checkpoint holds.
@@ -209,12 +213,15 @@ def latest(root: str | Path, *, warn: Callable[[str], None]) -> Checkpoint | Non
         warn: is told about each one that had to be passed over, and why.
 
     Raises:
-        CheckpointError: if there are checkpoints, but none is whole: starting anew is the user's decision.
+        CheckpointError: if there are checkpoints, but none is whole: starting anew is the user's decision; or if a
+            newer release has written one.
     """
     root, passed_over = Path(root), []
     for folder in _newest_first(root, warn):
         try:
             return load_checkpoint(folder)
+        except CheckpointVersionError:
+            raise  # it is not damaged, and going on from an older one would abandon it
         except CheckpointError as error:
             passed_over.append(folder.name)
             warn(f"{error}; trying the one before it")
@@ -469,7 +476,7 @@ def _read_manifest(folder: Path) -> dict[str, Any]:
     if not is_whole:
         raise CheckpointError(f"{path}: its SHA-256 differs; expected what was written; use another checkpoint")
     if schema != SCHEMA:
-        raise CheckpointError(f"{path}: version {schema}; expected {SCHEMA}; use the release that wrote it")
+        raise CheckpointVersionError(f"{path}: version {schema}; expected {SCHEMA}; use the release that wrote it")
     return body
 
 

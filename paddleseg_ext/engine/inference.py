@@ -97,28 +97,6 @@ class TestConfig:
                     yield scale, flip
 
 
-def validate_flags(flags: Mapping[str, Any]) -> None:
-    """Refuses flags of the command line that would have no effect.
-
-    Args:
-        flags: flag -> value, without dashes; None or False where it was not given. `aug_eval` and `is_slide` are the
-            values in force, from the command line or the configuration. Other flags are not looked at.
-
-    Raises:
-        ConfigError: if a flag needs another one.
-    """
-    needs = {
-        "aug_eval": ("scales", "flip_horizontal", "flip_vertical"),
-        "is_slide": ("crop_size", "stride"),
-    }
-    for switch, dependents in needs.items():
-        given = [f"--{name}" for name in dependents if flags.get(name) not in (None, False)]
-        if given and not flags.get(switch):
-            raise ConfigError(
-                f"{', '.join(given)}: without --{switch} this has no effect; add --{switch}, or leave out {given[0]}"
-            )
-
-
 def predict_logits(model: Model, image: paddle.Tensor, test_config: TestConfig | None = None) -> paddle.Tensor:
     """Scores per class at the image's size: mean logits, or mean probabilities with `softmax_average`.
 

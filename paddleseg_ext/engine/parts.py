@@ -28,9 +28,14 @@ def build_model(config: Config, *, without_pretrained: bool = False) -> nn.Layer
         without_pretrained: ignore those keys, since other weights follow; the files may be gone then.
     """
     if without_pretrained:
-        for key in _pretrained_keys(config.data["model"], "model"):
+        for key in pretrained_keys(config):
             config = apply_flag(config, key, None, "weights that follow")
     return build_component(config, "model")
+
+
+def pretrained_keys(config: Config) -> list[str]:
+    """Dotted paths of the `pretrained` keys of the model and its parts that name a file."""
+    return _pretrained_keys(config.data["model"], "model")
 
 
 def build_val_dataset(config: Config) -> SegmentationDataset:

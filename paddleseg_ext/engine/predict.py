@@ -4,17 +4,22 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from paddleseg_ext import pictures
 from paddleseg_ext.data.image_io import file_errors, write_png
-from paddleseg_ext.errors import DataError
+from paddleseg_ext.data.panoptic_format import write_ids
+from paddleseg_ext.errors import ConfigError, DataError
+from paddleseg_ext.panoptic_prediction import PanopticPrediction, save_annotations
 from paddleseg_ext.predictor import Prediction, Predictor
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp", ".ppm")
 OVERLAY, PALETTE, IDS = "added_prediction", "pseudo_color_prediction", "class_ids"  # the first two are PaddleSeg's
+PANOPTIC = "panoptic"
 
 
 def find_images(path: str | os.PathLike[str]) -> list[tuple[Path, Path]]:
@@ -47,6 +52,7 @@ def predict_files(
     *,
     custom_color: Sequence[int] | None = None,
     opacity: float = 0.5,
+    names: bool = False,
     say: Callable[[str], None] = print,
 ) -> int:
     """Predicts pictures and saves the results; the number of pictures.
@@ -55,23 +61,52 @@ def predict_files(
         predictor: from a configuration and weights.
         images: from `find_images`.
         save_dir: gets the folders `added_prediction` (the picture tinted by class), `pseudo_color_prediction` (palette
-            PNGs, whose pixels are class ids) and `class_ids` (the same as grey PNGs).
+            PNGs, whose pixels are class ids) and `class_ids` (the same as grey PNGs). A panoptic predictor shows
+            objects in the first two, and adds `panoptic` and `panoptic.json`, COCO's format with the ids of the data
+            set's publisher.
         custom_color: red, green, blue of class 0, of class 1 ...; the data set's colours for those not given.
         opacity: of the tint, 0..1.
+        names: whether the names of objects are written on them.
         say: gets a line per picture.
 
     Raises:
+        ConfigError: if `names` are wanted of a model that does not tell objects apart.
         DataError: if a picture cannot be read or a result not be written.
     """
+    if names and predictor.panoptic is None:
+        raise ConfigError("--names: the model does not tell objects apart; expected task: panoptic; remove it")
+    annotations: list[dict[str, Any]] = []
     for path, name in images:
         prediction = predictor(path)
-        colors = prediction.palette
         if custom_color:
-            colors = pictures.with_custom_colors(colors, custom_color)
-        _save(prediction, colors, Path(save_dir), name.with_suffix(".png"), opacity)
-        shares = ", ".join(f"{name} {share:.1%}" for name, share in list(prediction.shares().items())[:4])
-        say(f"{path}: {shares}")
+            colors = pictures.with_custom_colors(prediction.palette, custom_color)
+            prediction = replace(prediction, palette=colors)
+        target = name.with_suffix(".png")
+        if isinstance(prediction, PanopticPrediction):
+            annotations.append(_save_panoptic(prediction, Path(save_dir), target, opacity, names))
+            found = ", ".join(f"{count} {thing}" for thing, count in prediction.counts().items()) or "no objects"
+        else:
+            _save(prediction, prediction.palette, Path(save_dir), target, opacity)
+            found = ", ".join(f"{kind} {share:.1%}" for kind, share in list(prediction.shares().items())[:4])
+        say(f"{path}: {found}")
+    if annotations:
+        save_annotations(Path(save_dir) / f"{PANOPTIC}.json", annotations, prediction)
     return len(images)
+
+
+def _save_panoptic(
+    prediction: PanopticPrediction, save_dir: Path, name: Path, opacity: float, names: bool
+) -> dict[str, Any]:
+    """Writes pictures and maps; the entry for the JSON file."""
+    targets = {folder: save_dir / folder / name for folder in (OVERLAY, PALETTE, IDS, PANOPTIC)}
+    with file_errors(save_dir):
+        for target in targets.values():
+            target.parent.mkdir(parents=True, exist_ok=True)
+        write_png(targets[OVERLAY], prediction.overlay(opacity, names=names))
+        write_png(targets[PALETTE], prediction.colorized())
+        write_png(targets[IDS], prediction.label.astype(np.uint8))
+        write_ids(targets[PANOPTIC], prediction.ids)
+    return prediction.annotation(name.stem, name.as_posix())
 
 
 def _save(prediction: Prediction, colors: np.ndarray, save_dir: Path, name: Path, opacity: float) -> None:

@@ -16,6 +16,7 @@ AUTO = "auto"
 # What may change between two parts of a run: it decides nothing that is learnt.
 FREE_KEYS = (
     "meta",
+    "postprocess",
     "reference_batch_size",
     "runtime.early_stop_intervals",
     "runtime.keep_checkpoint_max",

@@ -21,16 +21,16 @@ from paddleseg_ext.engine.banner import banner, command_line, environment, selec
 from paddleseg_ext.engine.batch_scaling import batch_warning, scale_schedule
 from paddleseg_ext.engine.checkpoint import Checkpoint, clean, prepare_root
 from paddleseg_ext.engine.demo import make_city_if_needed
-from paddleseg_ext.engine.evaluate import test_config_of
-from paddleseg_ext.engine.inference import TestConfig
 from paddleseg_ext.engine.parts import (
     build_learning,
     build_loaders,
     build_model,
+    pretrained_keys,
     seed_generators,
     synchronize_batch_norm,
 )
 from paddleseg_ext.engine.resume import AUTO, check_same_run, find_checkpoint
+from paddleseg_ext.engine.tasks import Task, task_of
 from paddleseg_ext.engine.weights import load_weights
 from paddleseg_ext.errors import ConfigError
 from paddleseg_ext.log import JSON_NAME, TEXT_NAME, RunLog
@@ -76,7 +76,9 @@ class Run:
 
     Attributes:
         iteration: steps done.
-        history: evaluations so far, {"iteration", "mIoU", "ema_mIoU"}; the best one and early stopping follow from it.
+        task: what is measured.
+        history: evaluations so far, {"iteration", "mIoU", "ema_mIoU"}, or with PQ; the best one and early stopping
+            follow from it.
         nan_skips: steps left out because the loss was not finite.
         ignored_batches: batches without a single labelled pixel.
     """
@@ -93,7 +95,7 @@ class Run:
     ema: EMA | None
     loader: TrainLoader
     val_loader: EvalLoader | None
-    test_config: TestConfig
+    task: Task
     iteration: int = 0
     history: list[dict[str, Any]] = field(default_factory=list)
     nan_skips: int = 0
@@ -144,7 +146,7 @@ def start_run(config: Config, options: TrainOptions) -> Run:
         make_city_if_needed(config, log.info)
         run = _build(config, options, log, checkpoint)
         _bring_to_start(run, checkpoint)
-        _announce(run, device, str(checkpoint.path) if checkpoint else options.pretrained)
+        _announce(run, device, _origin_of_weights(config, options, checkpoint))
     except BaseException:
         log.close()
         raise
@@ -193,11 +195,14 @@ def _build(config: Config, options: TrainOptions, log: RunLog, checkpoint: Check
     runtime = settings(config, "runtime")
     with located(config, "runtime.precision"):
         precision = Precision(runtime["precision"], runtime["amp_level"])
-    with located(config, "test_config"):
-        test_config, _ = test_config_of(settings(config, "test_config"))
+    task = task_of(config)
     seed = _seed(runtime["seed"], checkpoint)
     seed_generators(seed)
     loader, val_loader = build_loaders(config, runtime, seed, do_eval=options.do_eval)
+    for section, part in (("train_dataset", loader), ("val_dataset", val_loader)):
+        if part is not None:
+            with located(config, section):
+                task.check(part.dataset)
     model = build_model(config, without_pretrained=checkpoint is not None)
     if runtime["sync_bn"]:
         model = synchronize_batch_norm(model, log.info)
@@ -222,7 +227,7 @@ def _build(config: Config, options: TrainOptions, log: RunLog, checkpoint: Check
         ema=ema,
         loader=loader,
         val_loader=val_loader,
-        test_config=test_config,
+        task=task,
     )
 
 
@@ -259,10 +264,18 @@ def read_evaluations(save_dir: Path) -> list[dict[str, Any]]:
     except (OSError, ValueError):
         return []
     entries = found if isinstance(found, list) else []
-    return [e for e in entries if isinstance(e, dict) and isinstance(e.get("iteration"), int) and "mIoU" in e]
+    dicts = [e for e in entries if isinstance(e, dict) and isinstance(e.get("iteration"), int)]
+    return [e for e in dicts if "mIoU" in e or "PQ" in e]
 
 
-def _announce(run: Run, device: str, weights: str | None) -> None:
+def _origin_of_weights(config: Config, options: TrainOptions, checkpoint: Checkpoint | None) -> str:
+    if checkpoint is not None:
+        return str(checkpoint.path)
+    configured = ", ".join(f"{config.get(key)} ({key})" for key in pretrained_keys(config))
+    return options.pretrained or configured or "nowhere: trained from scratch"
+
+
+def _announce(run: Run, device: str, weights: str) -> None:
     total = run.config.data["batch_size"] * processes.world_size()
     facts = {
         "device": device,
@@ -272,7 +285,7 @@ def _announce(run: Run, device: str, weights: str | None) -> None:
         "parameters": f"{sum(p.size for p in run.model.parameters() if not p.stop_gradient):,}",
         "training images": f"{len(run.loader.dataset)} ({run.loader.iterations_per_epoch:g} iterations per epoch)",
         "schedule": f"{run.iters} iterations, total batch {total}",
-        "weights from": weights or "the configuration",
+        "weights from": weights,
         "output": str(run.save_dir),
     }
     if run.val_loader is not None:

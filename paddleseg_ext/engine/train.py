@@ -26,14 +26,12 @@ from paddleseg_ext.data.loader import Batch
 from paddleseg_ext.engine import processes, snapshot
 from paddleseg_ext.engine.banner import memory_mb
 from paddleseg_ext.engine.checkpoint import save_best, save_checkpoint
-from paddleseg_ext.engine.evaluate import eval_record, evaluate
 from paddleseg_ext.engine.inference import predict_labels
 from paddleseg_ext.engine.interrupt import Interruption, catch_signals
 from paddleseg_ext.engine.run import EVALUATIONS, Run, TrainOptions, start_run
 from paddleseg_ext.engine.step import NonFiniteStepError, training_step
 from paddleseg_ext.errors import TrainingError, WeightError
 from paddleseg_ext.log import duration, without_nan
-from paddleseg_ext.metrics import ConfusionMatrix
 from paddleseg_ext.weight_files import write_atomically
 
 BEST, EMA_BEST = "best_model", "ema_best_model"
@@ -45,7 +43,7 @@ class TrainResult:
 
     Attributes:
         iteration: steps done.
-        best: the best evaluation {"iteration", "mIoU", ...}; None without any.
+        best: the best evaluation {"iteration", "mIoU" or "PQ", ...}; None without any.
         exit_code: 0, or 130 / 143 if Ctrl-C or SIGTERM has ended it.
     """
 
@@ -70,7 +68,7 @@ def train(config: Config, options: TrainOptions) -> TrainResult:
         try:
             with run.log.progress("training", run.iters, run.iteration) as advance:
                 _loop(run, interruption, advance)
-            result = TrainResult(run.iteration, best_of(run.history, "mIoU"), interruption.exit_code)
+            result = TrainResult(run.iteration, best_of(run.history, run.task.metric), interruption.exit_code)
             run.log.info(_closing_line(run, result, time.monotonic() - start))
         finally:
             run.loader.close()
@@ -197,35 +195,34 @@ def _save(run: Run) -> None:
 
 def _evaluate(run: Run) -> None:
     """Evaluates the weights, and their average if there is one; keeps the best of each."""
-    scores = {"mIoU": _evaluate_weights(run, "model")}
-    arrays = {"mIoU": lambda: snapshot.weights_of(run.model)}
+    metric, ema_metric = run.task.metric, f"ema_{run.task.metric}"
+    scores = {metric: _evaluate_weights(run, "model")}
+    arrays = {metric: lambda: snapshot.weights_of(run.model)}
     if run.ema is not None:
         with run.ema.applied():
-            scores["ema_mIoU"] = _evaluate_weights(run, "ema")
-        arrays["ema_mIoU"] = run.ema.state_dict
-    for key, folder in (("mIoU", BEST), ("ema_mIoU", EMA_BEST)):
+            scores[ema_metric] = _evaluate_weights(run, "ema")
+        arrays[ema_metric] = run.ema.state_dict
+    for key, folder in ((metric, BEST), (ema_metric, EMA_BEST)):
         earlier = best_of(run.history, key)
         if key in scores and processes.is_main() and (earlier is None or scores[key] > earlier[key]):
             state = {"config": run.config.data, key: scores[key]}
             save_best(run.save_dir, run.iteration, {"model": arrays[key]()}, state, name=folder)
     run.history.append({"iteration": run.iteration, **scores})
     _write_json(run, run.save_dir / EVALUATIONS, run.history)
-    best = best_of(run.history, "mIoU")
+    best = best_of(run.history, metric)
     if best is not None:
-        score, at = best["mIoU"], best["iteration"]
-        run.log.info(f"[EVAL] The model with the best validation mIoU ({score:.4f}) was saved at iter {at}.")
+        score, at = best[metric], best["iteration"]
+        run.log.info(f"[EVAL] The model with the best validation {metric} ({score:.4f}) was saved at iter {at}.")
     if _is_stale(run):
-        run.log.info(f"early stop: {run.runtime['early_stop_intervals']} evaluations without a better mIoU")
+        run.log.info(f"early stop: {run.runtime['early_stop_intervals']} evaluations without a better {metric}")
 
 
 def _evaluate_weights(run: Run, weights: str) -> float:
-    """The mIoU of the model as it is now; logs all figures."""
-    with run.log.progress("evaluating", len(run.val_loader)) as advance:
-        matrix: ConfusionMatrix = evaluate(run.model, run.val_loader, run.test_config, advance=advance)
-    classes = run.val_loader.dataset.classes
-    record = eval_record(matrix, classes)
-    run.log.evaluation({"iteration": run.iteration, "weights": weights, **record}, matrix.result(classes).table())
-    return record["mIoU"]
+    """The figure that decides, of the model as it is now; logs all figures."""
+    with run.log.progress("evaluating", len(run.val_loader), seconds=30.0) as advance:
+        evaluation = run.task.evaluate(run.model, run.val_loader, advance=advance)
+    run.log.evaluation({"iteration": run.iteration, "weights": weights, **evaluation.record}, evaluation.table)
+    return evaluation.record[run.task.metric]
 
 
 def best_of(history: list[dict[str, Any]], key: str) -> dict[str, Any] | None:
@@ -234,11 +231,11 @@ def best_of(history: list[dict[str, Any]], key: str) -> dict[str, Any] | None:
     return max(scored, key=lambda entry: entry[key]) if scored else None
 
 
-def stale_evaluations(history: list[dict[str, Any]]) -> int:
+def stale_evaluations(history: list[dict[str, Any]], key: str = "mIoU") -> int:
     """Evaluations since the best one that were worse than it; one that equals it does not count (PaddleSeg's rule)."""
     best, count = -np.inf, 0
     for entry in history:
-        score = entry["mIoU"] if entry["mIoU"] is not None else np.nan
+        score = entry[key] if entry.get(key) is not None else np.nan
         if score > best:
             best, count = score, 0
         elif score < best:
@@ -248,7 +245,7 @@ def stale_evaluations(history: list[dict[str, Any]]) -> int:
 
 def _is_stale(run: Run) -> bool:
     allowed = run.runtime["early_stop_intervals"]
-    return allowed is not None and stale_evaluations(run.history) >= allowed
+    return allowed is not None and stale_evaluations(run.history, run.task.metric) >= allowed
 
 
 def _draw(run: Run, batch: Batch) -> None:
@@ -271,7 +268,8 @@ def _closing_line(run: Run, result: TrainResult, seconds: float) -> str:
         how = "interrupted"
     parts = [f"{how} after {run.iteration} of {run.iters} iterations, {duration(seconds)}"]
     if result.best is not None:
-        parts.append(f"best mIoU {result.best['mIoU']:.4f} at iteration {result.best['iteration']}")
+        metric = run.task.metric
+        parts.append(f"best {metric} {result.best[metric]:.4f} at iteration {result.best['iteration']}")
     if run.nan_skips:
         parts.append(f"{run.nan_skips} steps skipped because the loss was not finite")
     if run.ignored_batches:

@@ -21,13 +21,15 @@ from paddleseg_ext.data.image_io import file_errors, read_image, write_png
 from paddleseg_ext.engine import processes
 from paddleseg_ext.engine.banner import select_device, threads_in_use
 from paddleseg_ext.engine.demo import make_city_if_needed
-from paddleseg_ext.engine.evaluate import Visitor, evaluate, test_config_of
-from paddleseg_ext.engine.inference import TestConfig
+from paddleseg_ext.engine.panoptic import Result
+from paddleseg_ext.engine.panoptic_files import PanopticWriter
 from paddleseg_ext.engine.parts import build_model, build_val_dataset, seed_generators
+from paddleseg_ext.engine.tasks import Evaluation, PanopticTask, SemanticTask, Task, is_panoptic, task_of
 from paddleseg_ext.engine.weights import load_weights
 from paddleseg_ext.errors import ConfigError, DataError
-from paddleseg_ext.log import without_nan
+from paddleseg_ext.log import EVAL_FIGURES, heartbeat, without_nan
 from paddleseg_ext.metrics import SegmentationResult
+from paddleseg_ext.metrics.figures import shown
 
 
 @dataclass(frozen=True)
@@ -55,7 +57,7 @@ class ValOptions:
     convention: str = "present"
 
 
-def val(config: Config, options: ValOptions, say: Callable[[Any], None] = print) -> SegmentationResult | None:
+def val(config: Config, options: ValOptions, say: Callable[[Any], None] = print) -> SegmentationResult | Result | None:
     """Evaluates a model on `val_dataset`; all processes take part, the main one speaks and writes.
 
     Args:
@@ -74,15 +76,18 @@ def val(config: Config, options: ValOptions, say: Callable[[Any], None] = print)
             "--model_path: missing; expected trained weights, such as output/best_model; add it, or --random_weights "
             "to evaluate the model as it is built"
         )
+    _check_convention(config, options)
     processes.start()
     say = say if processes.is_main() else _silent
-    with located(config, "test_config"):
-        test_config, remark = test_config_of(settings(config, "test_config"))
+    task = task_of(config, options.convention)
     device, fallback = select_device(options.device)
-    for line in filter(None, (fallback, f"device {device}, threads {threads_in_use()}", remark)):
+    for line in filter(None, (fallback, f"device {device}, threads {threads_in_use()}", task.remark)):
         say(line)
     make_city_if_needed(config, say)
+    _check_writable(options)
     dataset = build_val_dataset(config)
+    with located(config, "val_dataset"):
+        task.check(dataset)
     if options.format_dir is None and any(pair.label is None for pair in dataset.pairs):
         raise DataError(
             f"val_dataset: images without labels, such as {dataset.pairs[0].image}; expected a part with ground truth "
@@ -94,16 +99,38 @@ def val(config: Config, options: ValOptions, say: Callable[[Any], None] = print)
     if options.model_path is not None:
         load_weights(model, options.model_path, allow=options.allow)
     origin = options.model_path or "as built (--random_weights)"
-    say(f"weights {origin}; {len(dataset)} images; {_protocol(test_config)}")
-    with _progress(len(loader)) as advance:
-        matrix = evaluate(model, loader, test_config, visit=_visitor(dataset, options), advance=advance)
+    say(f"weights {origin}; {len(dataset)} images; {_protocol(task)}")
+    visit = _visitor(dataset, options, task)
+    with _progress(len(loader), say) as advance:
+        evaluation = task.evaluate(model, loader, visit=visit, advance=advance)
+    if isinstance(visit, PanopticWriter):
+        visit.close()
     for folder in filter(None, (options.format_dir, options.save_dir)):
         say(f"{len(dataset)} files in {folder}")
     if options.format_dir is not None:
         return None
-    result = matrix.result(dataset.classes, convention=options.convention)
-    _report(result, options, test_config, say)
-    return result
+    _report(evaluation, options, task, say)
+    return evaluation.result
+
+
+def _check_writable(options: ValOptions) -> None:
+    """Finds out before the evaluation whether its figures can be written after it."""
+    if options.json_path and processes.is_main():
+        path = Path(options.json_path)
+        with file_errors(path):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            was_there = path.exists()
+            path.open("a").close()
+            if not was_there:
+                path.unlink()
+
+
+def _check_convention(config: Config, options: ValOptions) -> None:
+    if is_panoptic(config) and options.convention != "present":
+        raise ConfigError(
+            "--paddleseg-metrics: PaddleSeg has no figures of its own for task: panoptic; expected the official ones; "
+            "remove it"
+        )
 
 
 def _loader(config: Config, dataset: SegmentationDataset) -> EvalLoader:
@@ -116,8 +143,11 @@ def _loader(config: Config, dataset: SegmentationDataset) -> EvalLoader:
         )
 
 
-def _protocol(config: TestConfig) -> str:
+def _protocol(task: Task) -> str:
     """How each image is evaluated, in words."""
+    if isinstance(task, PanopticTask):
+        return "whole images; " + ", ".join(f"{key} {value}" for key, value in task.settings.items())
+    config = task.test_config
     flips = [name for name in ("horizontal", "vertical") if config.aug_eval and getattr(config, f"flip_{name}")]
     scales = config.scales if config.aug_eval else (1.0,)
     text = f"scale{'s' if len(scales) > 1 else ''} {' '.join(f'{scale:g}' for scale in scales)}"
@@ -125,27 +155,28 @@ def _protocol(config: TestConfig) -> str:
     return text + (f", windows of {config.crop_size} every {config.stride} pixels" if config.is_slide else "")
 
 
-def _report(
-    result: SegmentationResult, options: ValOptions, test_config: TestConfig, say: Callable[[Any], None]
-) -> None:
-    say(result.table())
-    say(result.summary())
-    say(
-        f"[EVAL] #Images: {result.num_images} mIoU: {result.miou:.4f} Acc: {result.accuracy:.4f} "
-        f"Kappa: {result.kappa:.4f} Dice: {result.mdice:.4f}"
-    )
+def _report(evaluation: Evaluation, options: ValOptions, task: Task, say: Callable[[Any], None]) -> None:
+    say(evaluation.table)
+    say(evaluation.summary)
+    record = evaluation.record
+    figures = " ".join(f"{key}: {shown(record[key])}" for key in EVAL_FIGURES if key in record)
+    say(f"[EVAL] #Images: {record['images']} {figures}")
     if options.json_path and processes.is_main():
-        record = {**result.to_dict(), "weights": options.model_path, "test_config": vars(test_config)}
+        protocol = {"test_config": vars(task.test_config)} if isinstance(task, SemanticTask) else {}
+        protocol = protocol or {"postprocess": dict(task.settings)}
+        content = {**evaluation.to_dict(), "weights": options.model_path, **protocol}
         with file_errors(options.json_path):
             Path(options.json_path).parent.mkdir(parents=True, exist_ok=True)
-            Path(options.json_path).write_text(json.dumps(without_nan(record), indent=1) + "\n", encoding="utf-8")
+            Path(options.json_path).write_text(json.dumps(without_nan(content), indent=1) + "\n", encoding="utf-8")
         say(f"figures in {options.json_path}")
 
 
-def _visitor(dataset: SegmentationDataset, options: ValOptions) -> Visitor | None:
+def _visitor(dataset: SegmentationDataset, options: ValOptions, task: Task) -> Callable[..., None] | None:
     """What is done with each prediction."""
     if options.format_dir is None and options.save_dir is None:
         return None
+    if isinstance(task, PanopticTask):
+        return PanopticWriter(dataset, options.format_dir, options.save_dir)
     top = os.path.commonpath([os.path.dirname(pair.image) for pair in dataset.pairs])
 
     def visit(sample: Sample, pred: np.ndarray) -> None:
@@ -172,10 +203,10 @@ def _write(path: Path, pixels: np.ndarray) -> None:
 
 
 @contextlib.contextmanager
-def _progress(total: int) -> Iterator[Callable[[], None]]:
+def _progress(total: int, say: Callable[[str], None]) -> Iterator[Callable[[], None]]:
     console = Console(stderr=True)
     if not (processes.is_main() and console.is_terminal):
-        yield lambda: None
+        yield heartbeat("evaluating", total, say)
         return
     with Progress(console=console, transient=True) as bar:
         task = bar.add_task("evaluating", total=total)

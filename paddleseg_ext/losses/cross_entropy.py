@@ -119,7 +119,8 @@ class TopKCrossEntropy(nn.Layer):
         class_weight: K factors on the pixels' losses, or None.
         ignore_index: label of ignored pixels, 0..255.
 
-    Upstream: bowenc0221/panoptic-deeplab@cf8e20b segmentation/model/loss/criterion.py, DeepLabCE
+    Upstream: DeepLabCE of bowenc0221/panoptic-deeplab@cf8e20b segmentation/model/loss/criterion.py and of
+    facebookresearch/detectron2@02b5c4e projects/DeepLab/deeplab/loss.py
     """
 
     def __init__(
@@ -133,20 +134,20 @@ class TopKCrossEntropy(nn.Layer):
         self.ignore_index = ignore_index
 
     def forward(
-        self, logits: paddle.Tensor, label: paddle.Tensor, pixel_weight: paddle.Tensor | None = None
+        self, logits: paddle.Tensor, label: paddle.Tensor, weights: paddle.Tensor | None = None
     ) -> paddle.Tensor:
         """The mean.
 
         Args:
             logits: (N, K, H, W).
             label: (N, H, W) integers.
-            pixel_weight: (N, H, W) factors on the losses, such as 3 on small instances; or None.
+            weights: (N, H, W) factors on the losses, such as 3 on small instances, before the selection; or None.
         """
         loss = pixel_cross_entropy(logits, label, self.ignore_index)
         if self.class_weight is not None:
             loss = loss * pixel_class_weight(self.class_weight, label, self.ignore_index, logits.dtype)
-        if pixel_weight is not None:
-            loss = loss * pixel_weight.astype(loss.dtype)
+        if weights is not None:
+            loss = loss * weights.astype(loss.dtype)
         loss = loss.flatten()
         if self.top_k == 1.0:
             return loss.mean()

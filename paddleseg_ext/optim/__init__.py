@@ -3,7 +3,14 @@
 from paddleseg_ext.optim.ema import EMA
 from paddleseg_ext.optim.optimizer import SGD, Adam, AdamW, Momentum, Optimizer, build_optimizer
 from paddleseg_ext.optim.param_groups import GroupRule, ParameterGroup, parameter_groups
-from paddleseg_ext.optim.schedules import CosineDecay, PolynomialDecay, Schedule, StepDecay
+from paddleseg_ext.optim.schedules import (
+    CosineDecay,
+    CyclicDecay,
+    PolynomialDecay,
+    Schedule,
+    StepDecay,
+    WarmupPolynomialDecay,
+)
 
 __all__ = [
     "EMA",
@@ -11,6 +18,7 @@ __all__ = [
     "Adam",
     "AdamW",
     "CosineDecay",
+    "CyclicDecay",
     "GroupRule",
     "Momentum",
     "Optimizer",
@@ -18,6 +26,7 @@ __all__ = [
     "PolynomialDecay",
     "Schedule",
     "StepDecay",
+    "WarmupPolynomialDecay",
     "build_optimizer",
     "parameter_groups",
 ]
