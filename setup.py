@@ -8,9 +8,9 @@ ROOT = Path(__file__).parent
 
 
 def requirements(name: str) -> list:
-    """Requirements of a file, as ranges that start at the pinned version's."""
+    """Requirements of a file."""
     lines = (ROOT / "requirements" / f"{name}.txt").read_text(encoding="utf-8").splitlines()
-    return [line.strip().replace("==", ">=") for line in lines if line.strip() and not line.startswith(("#", "-"))]
+    return [line.strip() for line in lines if line.strip() and not line.startswith("#")]
 
 
 FOLDERS = {"paddleseg_ext.configs": "configs", "paddleseg_ext.tools": "tools", "paddleseg_ext.tools.data": "tools/data"}
@@ -28,8 +28,9 @@ setup(
     package_data={
         "paddleseg_ext": ["py.typed"],
         "paddleseg_ext.configs": ["**/*.yml", "**/*.md"],
-        "parity": ["py.typed"],
+        "parity": ["py.typed", "zoo.yml"],
         "parity.upstream": ["*.json", "*.npz"],
+        "parity.probes": ["*.json"],
     },
     install_requires=requirements("base"),
     extras_require={

@@ -14,6 +14,7 @@ from paddleseg_ext.config import (
     Parser,
     add_config_arguments,
     add_flag_arguments,
+    add_weights_arguments,
     import_components,
     load_from_arguments,
     run_main,
@@ -28,13 +29,12 @@ def make_parser() -> Parser:
     """The command line."""
     parser = Parser(description=__doc__)
     add_config_arguments(parser)
-    parser.add_argument("--model_path", metavar="PATH", help="weights: a file, or a checkpoint's folder")
+    add_weights_arguments(parser)
     parser.add_argument("--image_path", metavar="PATH", help="a picture, a folder, or a text file with a path per line")
     parser.add_argument("--save_dir", default="output/result", metavar="DIR", help="default: %(default)s")
     parser.add_argument("--custom_color", nargs="+", type=int, metavar="N", help="red green blue of class 0, 1, ...")
     parser.add_argument("--opacity", type=float, default=0.5, metavar="X", help="of the overlay; default: %(default)s")
-    parser.add_argument("--allow", nargs="+", default=[], metavar="REGEX", help="names that the weights may lack")
-    parser.add_argument("--device", metavar="NAME", help="cpu, gpu ...; default: a GPU if there is one")
+    parser.add_argument("--names", action="store_true", help="write the names of objects on them (task: panoptic)")
     add_flag_arguments(parser, FLAGS)
     return parser
 
@@ -65,7 +65,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     predictor = Predictor.from_config(
         config, args.model_path, device=args.device, num_threads=args.num_threads, allow=args.allow
     )
-    count = predict_files(predictor, images, args.save_dir, custom_color=args.custom_color, opacity=args.opacity)
+    style = {"custom_color": args.custom_color, "opacity": args.opacity, "names": args.names}
+    count = predict_files(predictor, images, args.save_dir, **style)
     print(f"{count} picture{'s' if count != 1 else ''} predicted; results in {args.save_dir}")
     return 0
 

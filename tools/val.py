@@ -16,6 +16,7 @@ from paddleseg_ext.config import (
     Parser,
     add_config_arguments,
     add_flag_arguments,
+    add_weights_arguments,
     import_components,
     load_from_arguments,
     run_main,
@@ -29,10 +30,8 @@ def make_parser() -> Parser:
     """The command line."""
     parser = Parser(description=__doc__)
     add_config_arguments(parser)
-    parser.add_argument("--model_path", metavar="PATH", help="weights: a file, or a checkpoint's folder")
+    add_weights_arguments(parser)
     parser.add_argument("--random_weights", action="store_true", help="evaluate the model as it is built")
-    parser.add_argument("--allow", nargs="+", default=[], metavar="REGEX", help="names that the weights may lack")
-    parser.add_argument("--device", metavar="NAME", help="cpu, gpu ...; default: a GPU if there is one")
     parser.add_argument("--json", metavar="FILE", help="write the figures there")
     parser.add_argument("--save_dir", metavar="DIR", help="write a picture of each image with its prediction there")
     parser.add_argument(

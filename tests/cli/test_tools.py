@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import pickle
 import subprocess
 import sys
 from pathlib import Path
@@ -16,6 +17,7 @@ REPOSITORY = Path(__file__).resolve().parents[2]
 
 pytestmark = pytest.mark.cli
 
+DEMO = "configs/demo/stdc1_demo_256x128.yml"
 STDC = ["--config", "configs/stdc/stdc1_cityscapes_1024x512_60k.yml"]
 # the recipe on the generated city, cut down to a size that tests can afford
 SMALL_DATA = ["train_dataset.dataset_root=data/demo_city", "val_dataset.dataset_root=data/demo_city"]
@@ -171,6 +173,40 @@ def test_a_users_error_is_one_message_and_exit_code_2(folder: Path, tool: str, a
     assert done.returncode == 2, done.stdout + done.stderr
     assert message in done.stderr
     assert "Traceback" not in done.stderr
+
+
+class Evil:
+    """Pickles as a call of os.system."""
+
+    def __init__(self, command: str) -> None:
+        self.command = command
+
+    def __reduce__(self) -> tuple[object, tuple[str]]:
+        return os.system, (self.command,)
+
+
+@pytest.mark.parametrize(
+    ("tool", "flag"), [("train.py", "--pretrained"), ("val.py", "--model_path"), ("predict.py", "--model_path")]
+)
+def test_weights_that_would_run_code_are_refused_by_the_name_of_what_they_call(
+    folder: Path, tmp_path: Path, tool: str, flag: str
+) -> None:
+    canary, weights = tmp_path / "canary", tmp_path / "w.pdparams"
+    weights.write_bytes(pickle.dumps({"w": np.ones(3), "x": Evil(f"touch {canary}")}))
+    arguments = [
+        "--config",
+        DEMO,
+        flag,
+        str(weights),
+        *(["--save_dir", str(tmp_path / "out")] if "train" in tool else []),
+    ]
+    arguments += ["--image_path", "data/demo_city/leftImg8bit/test"] if "predict" in tool else []
+    done = run(tool, folder, *arguments)
+    assert done.returncode == 2
+    assert "posix.system" in done.stderr and str(weights) in done.stderr and "Traceback" not in done.stderr
+    assert not canary.exists()
+    pickle.loads(weights.read_bytes())  # the payload is live
+    assert canary.exists()
 
 
 def test_a_label_of_34_is_named_with_its_file_and_what_to_do(tmp_path: Path) -> None:

@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import importlib.util
-import os
 import subprocess
 import sys
 from pathlib import Path
@@ -9,12 +8,6 @@ from types import ModuleType
 from typing import Any, Callable
 
 import pytest
-
-os.environ.setdefault("OMP_NUM_THREADS", "1")
-
-from paddleseg_ext import threads
-
-threads.configure()
 
 TINY = Path(__file__).with_name("tiny.py")
 

@@ -41,11 +41,9 @@ def run_val(tiny: ModuleType, city: Path, weights: Path) -> Callable[..., Any]:
     def run(test_config: dict[str, Any] | None = None, **options: Any) -> Any:
         config = Config.from_dict({**tiny.config_data(city), "test_config": test_config or {}})
         validate(config, "val")
-        said: list[str] = []
+        run.said = []
         options = {"model_path": str(weights), "device": "cpu", **options}
-        result = val(config, ValOptions(**options), lambda line: said.append(str(line)))
-        run.said = said
-        return result
+        return val(config, ValOptions(**options), lambda line: run.said.append(str(line)))
 
     return run
 
@@ -106,6 +104,20 @@ def test_json_and_pictures_are_written(run_val: Any, tmp_path: Path) -> None:
     assert figures["mIoU"] == result.miou
     assert len(figures["classes"]) == 19
     assert len(list((tmp_path / "pictures").rglob("*.png"))) == 3
+
+
+def test_a_place_where_the_figures_cannot_be_written_is_refused_before_the_evaluation(
+    run_val: Any, tmp_path: Path
+) -> None:
+    (tmp_path / "file").write_text("mine")
+    with pytest.raises(DataError, match=r"file.*; expected to read and write there"):
+        run_val(json_path=str(tmp_path / "file/figures.json"))
+    with pytest.raises(DataError, match="expected to read and write there"):
+        run_val(json_path=str(tmp_path))
+    assert not any("mIoU" in line for line in run_val.said)
+    with pytest.raises(WeightError):
+        run_val(json_path=str(tmp_path / "figures.json"), model_path=str(tmp_path / "none.npz"))
+    assert [entry.name for entry in tmp_path.iterdir()] == ["file"]
 
 
 def test_without_weights_nothing_is_evaluated_unless_wanted(run_val: Any) -> None:

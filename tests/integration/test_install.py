@@ -12,6 +12,7 @@ pytestmark = pytest.mark.integration
 
 ROOT = Path(__file__).resolve().parents[2]
 PARTS = ("paddleseg_ext", "parity", "configs", "tools", "requirements", "setup.py", "pyproject.toml", "README.md")
+DEMO = "stdc1_demo_256x128.yml"
 
 
 def run(*command, cwd, **environment):
@@ -57,9 +58,45 @@ def test_the_wheel_finds_its_configs(installed, tmp_path):
     assert "STDCSeg" in run(*command, cwd=tmp_path, PYTHONPATH=str(installed))
 
 
-@pytest.mark.parametrize("tool", ["train", "val", "predict", "convert_weights", "analyze_log", "data.check_data"])
-def test_every_tool_runs_from_the_wheel(installed, tmp_path, tool):
+TOOLS = sorted(
+    ".".join(path.relative_to(ROOT / "tools").with_suffix("").parts)
+    for path in (ROOT / "tools").rglob("*.py")
+    if path.stem != "__init__"
+)
+
+
+@pytest.mark.parametrize("tool", TOOLS)
+def test_every_tool_starts_from_the_wheel(installed, tmp_path, tool):
     assert "usage" in run("-m", f"paddleseg_ext.tools.{tool}", "--help", cwd=tmp_path, PYTHONPATH=str(installed))
+
+
+def snapshot(folder):
+    return {path: (path.stat().st_mtime_ns, path.stat().st_size) for path in folder.rglob("*") if path.is_file()}
+
+
+def test_the_demo_runs_from_the_wheel_in_a_folder_far_away_and_writes_nothing_beside_the_code(installed, tmp_path):
+    site = {"PYTHONPATH": str(installed), "PYTHONDONTWRITEBYTECODE": "1", "OMP_NUM_THREADS": "1"}
+    before = snapshot(installed)
+    for path in [installed, *installed.rglob("*")]:
+        path.chmod(path.stat().st_mode & ~0o222)
+
+    def tool(name, *arguments):
+        return run("-m", f"paddleseg_ext.tools.{name}", *arguments, cwd=tmp_path, **site)
+
+    try:
+        size = "--size 64 64 --train 4 --val 2 --test 1".split()
+        tool("data.make_demo", "--root", "data/demo_city", *size)
+        small = "--opts lr_scheduler.warmup_iters=0 train_dataset.transforms.3.crop_size=[64,64]".split()
+        tool("train", *"--do_eval --iters 1 --batch_size 2".split(), *small)
+        assert "[EVAL] #Images: 2 mIoU: " in tool("val", "--json", "figures.json")
+        assert "1 picture predicted" in tool("predict")
+        assert "curves in " in tool("analyze_log")
+        assert "val_dataset: 2 samples, 0 problems" in tool("data.check_data", "--config", "configs/demo/" + DEMO)
+    finally:
+        for path in [installed, *installed.rglob("*")]:
+            path.chmod(path.stat().st_mode | 0o200)
+    assert snapshot(installed) == before
+    assert {path.name for path in tmp_path.iterdir()} == {"data", "output", "figures.json"}
 
 
 def test_the_editable_install_works_from_any_folder(tmp_path):

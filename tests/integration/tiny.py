@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import runpy
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +33,7 @@ def register() -> None:
             dropout: float = 0.1,
             poison_at: int = -1,
             poison: str = "logits",
+            seconds: float = 0.0,
         ) -> None:
             super().__init__()
             self.conv = nn.Conv2D(3, 8, 3, stride=2, padding=1)
@@ -40,10 +42,12 @@ def register() -> None:
             self.head = nn.Conv2D(8, num_classes, 1)
             self.poison_at = poison_at  # the pass in which NaN appears, in the "image" or in the "logits"
             self.poison = poison
+            self.seconds = seconds  # that a training pass takes longer
             self.passes = 0
 
         def forward(self, image: paddle.Tensor) -> dict[str, paddle.Tensor]:
             self.passes += self.training
+            time.sleep(self.seconds * self.training)
             bad = float("nan") if self.training and self.passes - 1 == self.poison_at else 1.0
             image = image * bad if self.poison == "image" else image
             logits = self.head(self.dropout(F.relu(self.norm(self.conv(image)))))

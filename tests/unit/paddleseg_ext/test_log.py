@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 
-from paddleseg_ext.log import RunLog, duration, train_line, without_nan
+from paddleseg_ext.log import RunLog, duration, heartbeat, train_line, without_nan
 
 RECORD: dict[str, Any] = {
     "iteration": 10,
@@ -112,3 +113,13 @@ def test_without_a_terminal_there_is_no_bar(tmp_path: Path) -> None:
             advance()
     log.close()
     assert console.getvalue() == ""
+
+
+def test_without_a_bar_a_line_says_now_and_then_how_far_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = iter([0.0, 10.0, 20.0, 31.0, 40.0, 61.5, 70.0])  # the start, and six steps
+    monkeypatch.setattr("paddleseg_ext.log.time.monotonic", lambda: next(clock))
+    said: list[str] = []
+    advance = heartbeat("evaluating", 6, said.append, seconds=30.0)
+    for _ in range(6):
+        advance()
+    assert said == ["evaluating: 3 of 6, 00:00:31 left", "evaluating: 5 of 6, 00:00:12 left"]

@@ -1,17 +1,23 @@
 from __future__ import annotations
 
+import re
+from pathlib import Path
+
 import pytest
 
 from paddleseg_ext.config import (
     Parser,
     add_config_arguments,
     add_flag_arguments,
+    habits,
     load_from_arguments,
     run_main,
     validate,
 )
 from paddleseg_ext.config.arguments import FLAG_PATHS
 from paddleseg_ext.errors import CheckpointError, ConfigError
+
+REPOSITORY = Path(__file__).resolve().parents[4]
 
 
 @pytest.fixture
@@ -39,6 +45,10 @@ def failure(parser: Parser, arguments: list[str], capsys: pytest.CaptureFixture[
         (["--iter", "5"], "Did you mean '--iters'?"),
         (["--cfg-option", "a=1"], "Did you mean '--cfg-options'?"),
         (["--zzzz"], "error: unknown argument --zzzz. Run with --help for all arguments."),
+        (["--work-dir", "out"], "error: unknown arguments --work-dir out. Write --save_dir instead."),
+        (["--total_step=50", "--base_lr=1"], "Write --iters instead. Write --learning_rate instead."),
+        (["--repeats", "2"], "--repeats has no counterpart here; remove it."),
+        (["--aug_eval", "False"], "error: unknown argument False."),  # a flag takes no word for a truth value
         (["--scales"], "error: argument --scales: expected at least one argument."),
         (["--scales", "big"], "error: argument --scales: invalid float value: 'big'."),
         (["--crop_size", "512"], "error: argument --crop_size: expected 2 arguments."),
@@ -50,6 +60,15 @@ def test_a_wrong_command_line_is_one_message_that_names_the_closest_flag(parser,
     printed = failure(parser, arguments, capsys)
     assert message in printed
     assert printed.count("\n") == 1
+
+
+def test_every_flag_that_is_recommended_in_place_of_another_tools_exists() -> None:
+    sources = [*(REPOSITORY / "tools").glob("*.py"), REPOSITORY / "paddleseg_ext/config/arguments.py"]
+    tools = "".join(path.read_text(encoding="utf-8") for path in sources)
+    known = {*FLAG_PATHS, *re.findall(r'"(--[\w-]+)"', tools), "--config", "--opts"}
+    recommended = {flag for advice in habits._FLAGS.values() for flag in re.findall(r"(?<!\S)--[\w-]+", advice)}
+    assert recommended - {"--nproc_per_node"} <= known
+    assert not set(habits._FLAGS) & known
 
 
 @pytest.mark.parametrize("scale", ["0", "nan", "-1", "inf"])

@@ -1,14 +1,13 @@
 from __future__ import annotations
 
-import os
 from typing import Any
 
 import pytest
 
-os.environ.setdefault("OMP_NUM_THREADS", "1")
-
 from paddleseg_ext.config import Config
 from paddleseg_ext.engine.batch_scaling import batch_warning, scale_schedule
+from paddleseg_ext.optim import Schedule
+from paddleseg_ext.registry import SCHEDULES
 
 
 def config(**changes: Any) -> Config:
@@ -21,6 +20,11 @@ def config(**changes: Any) -> Config:
             **changes,
         }
     )
+
+
+def build_schedule(config: Config) -> Schedule:
+    arguments = {key: value for key, value in config.data["lr_scheduler"].items() if key != "type"}
+    return SCHEDULES.get(config.data["lr_scheduler"]["type"])(iters=config.data["iters"], **arguments)
 
 
 @pytest.mark.parametrize(
@@ -43,6 +47,27 @@ def test_the_halved_batch_of_the_deeplab_recipe_doubles_steps_and_halves_the_rat
     )
     scaled, _ = scale_schedule(recipe, 1)
     assert (scaled.data["iters"], scaled.data["lr_scheduler"]["learning_rate"]) == (1_000_000, 0.0005)
+
+
+@pytest.mark.parametrize("factor", [0.25, 0.5, 2.0])
+@pytest.mark.parametrize(
+    "schedule",
+    [
+        {"type": "PolynomialDecay", "end_lr": 0.01, "warmup_iters": 80, "warmup_start_lr": 0.02},
+        {"type": "PolynomialDecay", "warmup_iters": 80, "warmup_start_lr": 0.02, "warmup": "multiplicative"},
+        {"type": "StepDecay", "milestones": [400, 600], "warmup_iters": 80},
+        {"type": "CosineDecay", "end_lr": 0.01},
+        {"type": "CyclicDecay", "cycles": 2},
+        {"type": "WarmupPolynomialDecay"},  # whose constructor has a warm-up of its own
+    ],
+    ids=lambda schedule: schedule["type"],
+)
+def test_the_new_rate_at_a_step_is_f_times_the_old_one_at_f_times_the_step(schedule: dict, factor: float) -> None:
+    old = config(batch_size=int(16 * factor), iters=8000, lr_scheduler={"learning_rate": 0.1, **schedule})
+    new, _ = scale_schedule(old, 1)
+    rate, scaled_rate = (build_schedule(each) for each in (old, new))
+    for step in range(0, int(8000 / factor), 40):
+        assert scaled_rate(step) == pytest.approx(factor * rate(round(factor * step)), rel=1e-9), step
 
 
 def test_the_reference_batch_changes_nothing() -> None:

@@ -11,7 +11,7 @@ import pytest
 from paddle import nn
 
 from paddleseg_ext.engine import inference
-from paddleseg_ext.engine.inference import TestConfig, predict_labels, predict_logits, validate_flags, window_starts
+from paddleseg_ext.engine.inference import TestConfig, predict_labels, predict_logits, window_starts
 from paddleseg_ext.errors import ConfigError, PaddlesegExtError
 
 NumpyModel = Callable[[np.ndarray], np.ndarray]
@@ -357,21 +357,3 @@ def test_sizes_that_are_no_two_positive_integers_are_refused(size: Any) -> None:
 def test_a_stride_that_leaves_gaps_is_refused() -> None:
     with pytest.raises(ConfigError, match="the windows leave gaps"):
         TestConfig(is_slide=True, crop_size=(8, 4), stride=(4, 8))
-
-
-@pytest.mark.parametrize(
-    ("flags", "message"),
-    [
-        ({"scales": [1.0]}, r"--scales: without --aug_eval this has no effect"),
-        ({"flip_horizontal": True, "flip_vertical": True, "aug_eval": False}, r"--flip_horizontal, --flip_vertical"),
-        ({"crop_size": [4, 4], "is_slide": None}, r"--crop_size: without --is_slide"),
-    ],
-)
-def test_a_flag_without_the_one_it_needs_is_refused(flags: dict[str, Any], message: str) -> None:
-    with pytest.raises(ConfigError, match=message):
-        validate_flags(flags)
-
-
-def test_flags_with_the_one_they_need_pass() -> None:
-    validate_flags({"aug_eval": True, "scales": [0.75, 1.0], "flip_horizontal": False, "iters": 3})
-    validate_flags({"is_slide": True, "crop_size": [4, 4], "stride": [2, 2], "scales": None, "flip_vertical": False})

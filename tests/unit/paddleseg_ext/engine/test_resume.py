@@ -1,15 +1,14 @@
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
-os.environ.setdefault("OMP_NUM_THREADS", "1")
-
-from paddleseg_ext.engine.checkpoint import Checkpoint
-from paddleseg_ext.engine.resume import check_same_run, config_differences
+from paddleseg_ext.engine import checkpoint as checkpoints
+from paddleseg_ext.engine.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
+from paddleseg_ext.engine.resume import check_same_run, config_differences, find_checkpoint
 from paddleseg_ext.errors import CheckpointError
 
 CONFIG: dict[str, Any] = {
@@ -65,3 +64,16 @@ def test_a_missing_part_is_refused_and_anyway_lists_it() -> None:
 
 def test_the_same_run_has_no_differences() -> None:
     assert check_same_run(checkpoint(CONFIG), CONFIG, 1, groups=GROUPS, anyway=False) == []
+
+
+def test_a_checkpoint_of_a_newer_release_is_never_passed_over(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    arrays = {"model": {"w": np.ones(2, "f4")}}
+    save_checkpoint(tmp_path, 10, arrays, {})
+    monkeypatch.setattr(checkpoints, "SCHEMA", 2)
+    save_checkpoint(tmp_path, 20, arrays, {})
+    monkeypatch.undo()
+    warnings: list[str] = []
+    with pytest.raises(CheckpointError, match="version 2; expected 1; use the release that wrote it"):
+        find_checkpoint("auto", tmp_path, warnings.append)
+    assert warnings == []
+    assert load_checkpoint(tmp_path / "iter_10").iteration == 10  # the user may still take it by name

@@ -1,13 +1,8 @@
 from __future__ import annotations
 
-import os
-
 import numpy as np
-import pytest
-
-os.environ.setdefault("OMP_NUM_THREADS", "1")
-
 import paddle
+import pytest
 from paddle import nn
 
 from paddleseg_ext.engine.step import NonFiniteStepError, training_step
@@ -29,7 +24,7 @@ def terms(outputs: dict[str, paddle.Tensor], batch: dict[str, paddle.Tensor]) ->
     return {"mean": outputs["out"].mean(), "half": 0.5 * (outputs["out"] * batch["label"]).sum()}
 
 
-def setup() -> tuple[Scale, object]:
+def scale_and_optimizer() -> tuple[Scale, object]:
     model = Scale()
     schedule = PolynomialDecay(learning_rate=0.1, iters=10, power=1.0)
     return model, build_optimizer({"type": "SGD"}, schedule, model=model)
@@ -40,7 +35,7 @@ def batch(value: float = 1.0) -> dict[str, paddle.Tensor]:
 
 
 def test_one_step_by_hand() -> None:
-    model, optimizer = setup()
+    model, optimizer = scale_and_optimizer()
     values = training_step(model, terms, optimizer, batch(), 5)
     assert values == {"mean": 2.0, "half": 4.0}
     # d(mean)/df = 1, d(half)/df = .5 * (1 + 3) = 2; rate at step 5 of 10: .05
@@ -50,7 +45,7 @@ def test_one_step_by_hand() -> None:
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
 def test_a_step_that_is_not_finite_touches_nothing(value: float) -> None:
-    model, optimizer = setup()
+    model, optimizer = scale_and_optimizer()
     with pytest.raises(NonFiniteStepError, match="step 4: not finite: the loss") as error:
         training_step(model, terms, optimizer, batch(value), 3)
     assert set(error.value.terms) == {"mean", "half"}
@@ -61,7 +56,7 @@ def test_a_step_that_is_not_finite_touches_nothing(value: float) -> None:
 
 
 def test_a_gradient_that_is_not_finite_is_seen_behind_a_finite_loss() -> None:
-    model, optimizer = setup()
+    model, optimizer = scale_and_optimizer()
 
     def root(outputs: dict[str, paddle.Tensor], batch: dict[str, paddle.Tensor]) -> dict[str, paddle.Tensor]:
         return {"root": paddle.sqrt(outputs["out"]).sum()}
@@ -71,7 +66,7 @@ def test_a_gradient_that_is_not_finite_is_seen_behind_a_finite_loss() -> None:
 
 
 def test_terms_keep_float64() -> None:
-    model, optimizer = setup()
+    model, optimizer = scale_and_optimizer()
     model.to(dtype="float64")
     values = training_step(
         model,
@@ -104,7 +99,7 @@ class Scaler:
 
 
 def test_a_scaled_loss_gives_the_same_step_and_the_terms_are_not_scaled() -> None:
-    model, optimizer = setup()
+    model, optimizer = scale_and_optimizer()
     scaler = Scaler()
     assert training_step(model, terms, optimizer, batch(), 5, scaler) == {"mean": 2.0, "half": 4.0}
     assert model.factor.item() == pytest.approx(2.0 - 0.05 * 3.0)
@@ -112,7 +107,7 @@ def test_a_scaled_loss_gives_the_same_step_and_the_terms_are_not_scaled() -> Non
 
 
 def test_gradients_that_overflow_are_the_scalers_affair() -> None:
-    model, optimizer = setup()
+    model, optimizer = scale_and_optimizer()
     huge = {"image": paddle.full([2], 1e38), "label": paddle.zeros([2])}
     with paddle.no_grad():
         model.factor.set_value(paddle.to_tensor([1e-38]))

@@ -1,12 +1,9 @@
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 import numpy as np
 import pytest
-
-os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 from paddleseg_ext.engine.checkpoint import save_best, save_checkpoint
 from paddleseg_ext.engine.weights import read_weights
