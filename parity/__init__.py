@@ -5,6 +5,7 @@ result = run(Case(name="mine", reference=build_torch, port=build_paddle, inputs=
 assert result.passed, result
 """
 
+import parity.old_python  # noqa: F401  first: it lets Python 3.8 import the rest
 from parity import inputs
 from parity.case import Case, Drop, Probe, Rename, Schedule, Side, Transpose
 from parity.errors import CaseError, ParityError, SideError, WeightsError

@@ -5,19 +5,23 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from itertools import zip_longest
 from typing import Any, Callable
 
 import numpy as np
 
-from parity import diagnose, fill
-from parity.case import Case, Schedule
+from parity import diagnose, fill, official
+from parity.case import CALIBRATION, Case
 from parity.chain import recorded_data
 from parity.compare import Finding, StageResult, compare, numerics
 from parity.errors import CaseError, SideError, WeightsError
 from parity.isolation import RemoteSide
 from parity.known import RunningVariance
 from parity.traces import Trace, digest
+from parity.training import merged, steps, train
 from parity.weights import Plan, plan, rename, rename_module
+
+LARGE = 2**29  # bytes of one optimizer step of one side; of more, only what differs is kept
 
 
 class Bench:
@@ -46,6 +50,7 @@ class Bench:
         self.seed = seed
         self.size = tuple(size or case.size)
         self.isolate = isolate
+        self.weights = "generated" if weights is None else "given"
         self.failure = ""
         self.reference: Any = None
         self.port: Any = None
@@ -55,6 +60,7 @@ class Bench:
         except SideError as error:
             self.failure = str(error)
         self.given_inputs = dict(inputs or {})
+        self._batches: dict[int, tuple[list[np.ndarray], dict[str, np.ndarray]]] = {}
         self.plan: Plan | None = None
         self.traces: dict[tuple[str, str], Trace] = {}
 
@@ -94,13 +100,15 @@ class Bench:
         try:
             if stage != "weights":
                 self._restore()
-            return getattr(self, f"_{stage}")()
+            result = getattr(self, f"_{stage}")()
+            result.cause = diagnose.cause(self, result)
+            return result
         except SideError as error:
             return StageResult(stage, crash=str(error))
 
     def _load_reference(self, weights: Mapping[str, np.ndarray] | None) -> None:
         shapes = self.reference.shapes()
-        if weights is not None:
+        if weights is not None:  # which bring their own statistics
             missing, extra = sorted(set(shapes) - set(weights)), sorted(set(weights) - set(shapes))
             if missing or extra:
                 raise CaseError(
@@ -108,7 +116,19 @@ class Bench:
                     f" unexpected {extra[:5]} ({len(missing)} and {len(extra)} in all)"
                 )
         self.reference.load(fill.state(shapes, self.seed) if weights is None else weights)
+        if self.case.calibrate and weights is None:
+            self._calibrate()
         self.initial = self.reference.state()  # read back: of a tensor with two names, the later one counts
+
+    def _calibrate(self) -> None:
+        inputs, _ = self.case.split(self.case.batch(self.seed, CALIBRATION, self.size))
+        try:
+            self.reference.calibrate(inputs)
+        except Exception as error:
+            raise SideError(f"calibrating the reference raised {type(error).__name__}: {error}") from error
+        self.weights = "generated, statistics calibrated"
+        state = self.reference.state()  # rounded, so that the float32 report starts from the same weights
+        self.reference.load({n: v.astype(np.float32) if v.dtype.kind == "f" else v for n, v in state.items()})
 
     def _restore(self) -> None:
         self.reference.load(self.initial)
@@ -116,11 +136,11 @@ class Bench:
 
     def batch(self, index: int = 0) -> tuple[list[np.ndarray], dict[str, np.ndarray]]:
         """(model inputs, targets) of the batch with this index."""
-        arrays = self.case.make_inputs(self.seed * 1000 + index, self.size)
-        arrays.update({name: value for name, value in self.given_inputs.items() if name in arrays})
-        return [arrays[name] for name in self.case.feed], {
-            name: value for name, value in arrays.items() if name not in self.case.feed
-        }
+        if index not in self._batches:
+            arrays = self.case.batch(self.seed, index, self.size)
+            arrays.update({name: value for name, value in self.given_inputs.items() if name in arrays})
+            self._batches[index] = self.case.split(arrays)
+        return self._batches[index]
 
     def _weights(self) -> StageResult:
         result = StageResult("weights")
@@ -230,18 +250,33 @@ class Bench:
         return result
 
     def _step(self) -> StageResult:
-        for side in (self.reference, self.port):
-            trace = self.traces[side.name, "step"] = self.train(side, self.case.step)
-            for iteration, rate in side.schedule(self.case.schedule_iterations(), self.case.step).items():
-                trace.add(f"schedule/{iteration}", np.float64(rate))
-        result = self._compare("step", self.traces["reference", "step"], self.traces["port", "step"])
-        if result.first is not None:
-            result.cause = diagnose.explain_step(result.first)
+        """Both sides step by step; of a large model only the first step that differs stays in memory."""
+        sides = (self.reference, self.port)
+        result = StageResult("step")
+        kept: tuple[list[Trace], list[Trace]] = ([], [])
+        for index, parts in enumerate(zip_longest(*(steps(side, self.case.step, self.batch) for side in sides))):
+            parts = [Trace(meta={"scales": {}}) if part is None else part for part in parts]
+            if index == 0:
+                for side, part in zip(sides, parts):
+                    for iteration, rate in side.schedule(self.case.schedule_iterations(), self.case.step).items():
+                        part.add(f"schedule/{iteration}", np.float64(rate))
+            compared = self._compare("step", *parts)
+            result.findings += compared.findings
+            result.crash = result.crash or compared.crash
+            large = sum(value.nbytes for value in parts[0].points.values()) > LARGE
+            if large and compared.first is None:
+                parts = [part.without_arrays() for part in parts]
+            for traces, part in zip(kept, parts):
+                traces.append(part)
+            if large and compared.first is not None:
+                break
+        for side, traces in zip(sides, kept):
+            self.traces[side.name, "step"] = merged(traces)
         return result
 
     def _trajectory(self) -> StageResult:
         for side in (self.reference, self.port):
-            self.traces[side.name, "trajectory"] = self.train(side, self.case.trajectory, losses_only=True)
+            self.traces[side.name, "trajectory"] = train(side, self.case.trajectory, self.batch, losses_only=True)
         return self._compare("trajectory", self.traces["reference", "trajectory"], self.traces["port", "trajectory"])
 
     def _data(self) -> StageResult:
@@ -254,6 +289,18 @@ class Bench:
         theirs = {name: numbers for name, (_, numbers) in recorded.points.items()}
         theirs.update({f"{name}.shape": np.array(shape) for name, (shape, _) in recorded.points.items()})
         return StageResult("data", compare(Trace(theirs), Trace(own), stage="data"))
+
+    def _metrics(self) -> StageResult:
+        theirs, own = Trace(), Trace()
+        for name, figures in self.case.port.metrics.items():
+            expected = official.points(official.recorded(name)["figures"])
+            theirs.points.update({f"{name}/{key}": value for key, value in expected.items()})
+            try:
+                found = official.points(figures())
+            except Exception as error:
+                return StageResult("metrics", crash=f"the port raised {type(error).__name__}: {error}")
+            own.points.update({f"{name}/{key}": value for key, value in found.items()})
+        return StageResult("metrics", compare(theirs, own, stage="metrics", kind="discrete"))
 
     def _postprocess(self) -> StageResult:
         inputs, targets = self.batch()
@@ -271,62 +318,18 @@ class Bench:
             image: (1, 3, H, W) float32.
         """
         self._restore()
+        arrays = self.case.batch(self.seed, 0, image.shape[2:])
+        first, *others = (arrays[name] for name in self.case.feed)
+        others = [value[:1] if value.shape[:1] == first.shape[:1] else value for value in others]
         maps = []
         for side in (self.reference, self.port):
-            points = side.observe([image], {}, train=False, backward=False).points
+            points = side.observe([image, *others], {}, train=False, backward=False).points
             outputs = {name.partition("/")[2]: value for name, value in points.items() if name.startswith("output/")}
             pred = side.postprocess(outputs).points.get("pred")
             if pred is None or pred.ndim != 3:
                 return None
             maps.append(pred[0])
         return maps[0], maps[1]
-
-    def train(self, side: Any, schedule: Schedule, *, losses_only: bool = False) -> Trace:
-        """Optimizer steps of one side: per step the losses, rates, accumulators, updates and running statistics."""
-        trace, sums = Trace(meta={"scales": {}}), {}
-        try:
-            side.start_training(schedule, self.batch()[1])
-            expected = RunningVariance(side.buffers()) if side is self.reference else None
-            before = {} if losses_only else side.parameters()
-            for step in range(schedule.steps):
-                terms, facts = side.train_step(*self.batch(step))
-                if losses_only:
-                    trace.points.update({f"{step + 1}/loss/{name}": value for name, value in terms.items()})
-                    continue
-                buffers = side.buffers()
-                if expected is not None:
-                    buffers = expected.advance(buffers, facts["norms"])
-                after = side.parameters()
-                self._add_step(trace, f"{step + 1}", side, terms, before, after, buffers)
-                _add_scales(trace, f"{step + 1}", facts, sums)
-                before = after
-        except Exception as error:
-            trace.meta["crash"] = f"{type(error).__name__}: {error}"
-        return trace
-
-    @staticmethod
-    def _add_step(
-        trace: Trace,
-        step: str,
-        side: Any,
-        terms: Mapping[str, np.ndarray],
-        before: Mapping[str, np.ndarray],
-        after: Mapping[str, np.ndarray],
-        buffers: Mapping[str, np.ndarray],
-    ) -> None:
-        rates = side.learning_rates()
-        for name, value in terms.items():
-            trace.add(f"{step}/loss/{name}", value)
-        for name, rate in rates.items():
-            trace.add(f"{step}/learning_rate/{name}", np.float64(rate))
-        for name, value in side.optimizer_state().items():
-            trace.add(f"{step}/optimizer/{name}", value)
-        for name, value in after.items():
-            point = f"{step}/update/{name}"
-            trace.add(point, value - before[name])
-            trace.meta["scales"][point] = float(np.abs(value).max())
-        for name, value in buffers.items():
-            trace.add(f"{step}/buffer/{name}", value)
 
     def _compare(self, stage: str, reference: Trace, port: Trace, *, kind: str | None = None) -> StageResult:
         result = StageResult(stage)
@@ -383,24 +386,6 @@ class Bench:
             self._loss()
         else:
             self._train_traces()
-
-
-def _add_scales(trace: Trace, step: str, facts: Mapping[str, Mapping[str, float]], sums: dict[str, float]) -> None:
-    """Adds what the sums behind each bias's gradients leave uncertain to the scales of the points made of them.
-
-    Args:
-        trace: of the reference; of the port there are no facts.
-        step: its number.
-        facts: see `TorchSide.train_step`.
-        sums: of the steps before, to be added to.
-    """
-    for name, magnitudes in facts.get("sums", {}).items():
-        sums[name] = sums.get(name, 0.0) + magnitudes
-        scales = {"velocity": sums[name], "moment1": sums[name], "moment2": sums[name] ** 2}
-        points = {f"{step}/optimizer/{name}.{accumulator}": scale for accumulator, scale in scales.items()}
-        points[f"{step}/update/{name}"] = sums[name] * facts["gains"].get(name, 0.0)
-        for point, scale in points.items():
-            trace.meta["scales"][point] = trace.meta["scales"].get(point, 0.0) + scale
 
 
 def _built(name: str, build: Callable[[], Any]) -> Any:

@@ -14,7 +14,19 @@ import numpy as np
 
 from parity.errors import CaseError
 
-STAGES = ("weights", "forward", "forward_train", "loss", "gradients", "step", "trajectory", "data", "postprocess")
+STAGES = (
+    "weights",
+    "forward",
+    "forward_train",
+    "loss",
+    "gradients",
+    "step",
+    "trajectory",
+    "data",
+    "postprocess",
+    "metrics",
+)
+CALIBRATION = 999  # number of the batch that statistics are calibrated on; no stage trains that long
 
 _NEEDS = {
     "loss": ("losses",),
@@ -85,6 +97,12 @@ class Side:
         postprocess: (outputs) -> dict of discrete arrays (class ids, instance ids).
         data: (seed) -> dict of what the data pipeline makes of fixed samples with fixed draws. Only the port gives it:
             the other side is upstream's own recorded numbers.
+        metrics: name of a recorded evaluation -> () -> the same figures by the port's own metrics, on the same made-up
+            predictions (see `parity.official`). Only the port gives them: the other side is the official evaluators'.
+        train_step: (model, losses, optimizer, inputs, targets, iteration) -> loss terms as numbers. The training step
+            of the port's own engine, if what trains is to be what is proven; else losses, backward pass and
+            `optimizer.step()` are called here. `inputs` is the list of tensors that the model gets, `targets` a
+            dict. Only the port has one.
     """
 
     model: Callable[[], Any]
@@ -94,6 +112,8 @@ class Side:
     outputs: Callable[[Any], dict[str, Any]] | None = None
     postprocess: Callable[[dict[str, Any]], dict[str, Any]] | None = None
     data: Callable[[int], dict[str, np.ndarray]] | None = None
+    metrics: Mapping[str, Callable[[], dict[str, Any]]] | None = None
+    train_step: Callable[..., Mapping[str, float]] | None = None
 
 
 @dataclass(frozen=True)
@@ -128,6 +148,9 @@ class Case:
         not_applicable: stage -> why this case cannot have it.
         ignored: (regular expression, reason) of points that only one side can have.
         extra_sizes: further sizes at which the case must hold, for tests.
+        calibrate: whether generated running statistics are replaced by those of one batch before anything runs, on the
+            reference (the port receives them with the weights) and on upstream's side of the chain alike. Deep
+            networks need it: with statistics that are not theirs, activations explode or die out on the way.
     """
 
     name: str
@@ -144,12 +167,15 @@ class Case:
     not_applicable: Mapping[str, str] = field(default_factory=dict)
     ignored: Sequence[tuple[str, str]] = ()
     extra_sizes: Sequence[tuple[int, int]] = ()
+    calibrate: bool = False
 
     def __post_init__(self) -> None:
         for attribute in ("reference", "port"):
             side = getattr(self, attribute)
             if not isinstance(side, Side):
                 object.__setattr__(self, attribute, Side(model=side))
+        if self.reference.train_step is not None:
+            raise CaseError(f"case {self.name}: the reference gives `train_step`; only the port's engine can have one")
         for stage in self.not_applicable:
             if stage not in STAGES:
                 raise CaseError(f"case {self.name}: not_applicable names {stage!r}; stages are {', '.join(STAGES)}")
@@ -174,6 +200,14 @@ class Case:
         """The inputs at a size, by name."""
         return {name: spec.make(name, size or self.size, seed) for name, spec in self.inputs.items()}
 
+    def split(self, arrays: Mapping[str, np.ndarray]) -> tuple[list[np.ndarray], dict[str, np.ndarray]]:
+        """(what the models get, in order; targets by name) of the arrays of one batch."""
+        return [arrays[name] for name in self.feed], {n: value for n, value in arrays.items() if n not in self.feed}
+
+    def batch(self, seed: int, index: int, size: tuple[int, int]) -> dict[str, np.ndarray]:
+        """The arrays of the batch with this number, by name."""
+        return self.make_inputs(seed * 1000 + index, size)
+
     def why_not(self, stage: str) -> str | None:
         """The reason why a stage cannot run for this case, or None.
 
@@ -181,8 +215,8 @@ class Case:
         """
         if stage in self.not_applicable:
             return self.not_applicable[stage]
-        if stage == "data":
-            return None if self.port.data is not None else "the case gives no `data`"
+        if stage in ("data", "metrics"):
+            return None if getattr(self.port, stage) is not None else f"the case gives no `{stage}`"
         for attribute in _NEEDS.get(stage, ()):
             given = [side for side in ("reference", "port") if getattr(getattr(self, side), attribute) is not None]
             if len(given) == 1:

@@ -13,9 +13,10 @@ from typing import Any
 import numpy as np
 
 from parity import fill, policy
-from parity.case import Case
+from parity.case import CALIBRATION, Case
 from parity.errors import SideError
 from parity.traces import Recording, Run, Trace, digest
+from parity.training import Scale, Scales, scale_digest
 
 RECORDINGS = Path(__file__).parent / "upstream"
 
@@ -54,13 +55,16 @@ def replay(side: Any, case: Case, run: Run) -> Trace:
     Raises:
         SideError: if the model or its losses raise.
     """
-    arrays = case.make_inputs(run.seed * 1000, run.size)
-    inputs = [arrays[name] for name in case.feed]
-    targets = {name: value for name, value in arrays.items() if name not in case.feed}
+    inputs, targets = case.split(case.batch(run.seed, 0, run.size))
     state = fill.state(side.shapes(), run.seed)
-    trace = Trace()
+    if case.calibrate:
+        side.load(state)
+        side.calibrate(case.split(case.batch(run.seed, CALIBRATION, run.size))[0])
+        state = side.state()
+    trace = Trace(meta={"scales": {}})
 
     def keep(stage: str, part: Trace) -> None:
+        trace.meta["scales"].update({f"{stage}/gradient/{name}": s for name, s in part.meta.get("sums", {}).items()})
         if "crash" in part.meta:
             raise SideError(f"{stage} raised {part.meta['crash']}")
         leaves = part.meta.get("leaves")
@@ -87,14 +91,15 @@ def _replay_steps(side: Any, case: Case, run: Run, trace: Trace, targets: dict[s
     for iteration, rate in side.schedule(case.schedule_iterations(), case.step).items():
         trace.add(f"step/schedule/{iteration}", np.float64(rate))
     side.start_training(case.step, targets)
+    scales, last = Scales(), {}
     for step in range(case.step.steps):
-        arrays = case.make_inputs(run.seed * 1000 + step, run.size)
-        labels = {name: value for name, value in arrays.items() if name not in case.feed}
-        terms, _ = side.train_step([arrays[name] for name in case.feed], labels)
+        terms, facts = side.train_step(*case.split(case.batch(run.seed, step, run.size)))
         for name, value in terms.items():
             trace.add(f"step/{step + 1}/loss/{name}", value)
         for name, rate in side.learning_rates().items():
             trace.add(f"step/{step + 1}/learning_rate/{name}", np.float64(rate))
+        last = scales.advance(facts)
+    trace.meta["scales"].update({f"step/{n}": scale for n, scale in last.items() if not n.startswith("update/")})
     for name, value in side.optimizer_state().items():
         trace.add(f"step/optimizer/{name}", value)
     for name, value in side.parameters().items():
@@ -158,10 +163,7 @@ def _compare(trace: Trace, run: Run) -> float | str:
             return f"{name} has shape {tuple(value.shape)}; upstream {shape}"
         if value.size == 0:
             continue
-        own = digest(value)
-        scale = recorded[0]
-        difference = float(np.max(np.abs(own - recorded)))
-        error = difference / scale if scale > 0 else (0.0 if difference == 0 else np.inf)
+        error = _error(value, recorded, trace.meta.get("scales", {}).get(name, 0.0))
         if not error <= policy.RELATIVE:
             return f"{name} differs by {error:.1e} (limit {policy.RELATIVE:.0e})"
         worst = max(worst, error)
@@ -169,6 +171,24 @@ def _compare(trace: Trace, run: Run) -> float | str:
     if extra:
         return f"upstream has no point {extra[0]} ({len(extra)} in all)"
     return worst
+
+
+def _error(value: np.ndarray, recorded: np.ndarray, scale: Scale) -> float:
+    """The largest difference of two digests, in units of which `policy.RELATIVE` is the limit.
+
+    Args:
+        value: of the reference.
+        recorded: digest of upstream's.
+        scale: of the value, or its `scale_digest`.
+    """
+    difference = np.abs(digest(value) - recorded)
+    unit = recorded[0]
+    if np.any(scale):
+        each = scale if np.ndim(scale) else scale_digest(scale)
+        each = np.concatenate([each[:3], np.broadcast_to(each[3:], len(recorded) - 3)])
+        unit = policy.limit("sum", rms=unit, scale=each) / policy.RELATIVE
+    with np.errstate(invalid="ignore", divide="ignore"):
+        return float(np.max(np.where(difference == 0, 0.0, difference / unit)))
 
 
 def _key_difference(shapes: dict[str, tuple[int, ...]], recording: Recording) -> str:

@@ -9,7 +9,7 @@ import sys
 import traceback
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Callable
 
 from parity.case import STAGES, Case
 from parity.errors import CaseError, ParityError, SideError
@@ -37,6 +37,11 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--size", nargs=2, type=int, metavar=("H", "W"), help="input size (default: the case's)")
     parser.add_argument("--json", metavar="PATH", help="write the results as JSON; - for standard output")
     parser.add_argument("--md", type=Path, metavar="PATH", help="write the table as Markdown, for a pull request")
+    parser.add_argument("--html", type=Path, metavar="FILE", help="write the report as one HTML page")
+    parser.add_argument("--fault-score", type=Path, metavar="FILE", help="JSON of --self-test, for the HTML page")
+    parser.add_argument(
+        "--self-test", nargs="*", metavar="KIND", help="plant mistakes (default: all kinds), and score what is found"
+    )
     parser.add_argument("--reprod-log", type=Path, metavar="DIR", help="write both sides as reprod-log .npy files")
     parser.add_argument(
         "--report-dtype",
@@ -46,13 +51,23 @@ def build_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--report-dir", type=Path, default=Path("parity_report"), help="where the pictures go")
     parser.add_argument("--isolate", action="store_true", help="run each side in a process of its own")
-    parser.add_argument("--num_threads", type=int, help="CPU threads (default: all cores)")
+    parser.add_argument(
+        "--jobs", type=int, metavar="N", help="cases to check at the same time (default: one for each core)"
+    )
+    parser.add_argument(
+        "--num_threads", type=int, help="CPU threads of each job (default: 1 with several jobs, else all cores)"
+    )
     parser.add_argument("--debug", action="store_true", help="show tracebacks")
     return parser
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the command; returns its exit code."""
+    from parity import commands
+
+    arguments = list(sys.argv[1:] if arguments is None else arguments)
+    if arguments and arguments[0] in commands.COMMANDS:
+        return commands.main(arguments)
     options = build_parser().parse_args(arguments)
     try:
         return _run(options)
@@ -67,43 +82,92 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _run(options: argparse.Namespace) -> int:
     from paddleseg_ext import threads
+    from parity import workers
 
-    machine = threads.configure(options.num_threads)
-    _quieten_paddle()
     cases = select(options.case + options.cases)
     if options.list:
         for case in cases:
             print(f"{case.name:32} {case.upstream or 'no upstream named'}")
         return 0
     _check(options, cases)
-    from parity import report, stages
+    if options.self_test is not None:
+        return _self_test(options, cases)
+    jobs = workers.number(options.jobs, len(cases))
+    machine = threads.configure(options.num_threads or (1 if jobs > 1 else None))
+    machine += f" in each of {jobs} processes" if jobs > 1 else ""
+    _quieten_paddle()
+    from parity import page, report
+
+    faults = page.read_faults(options.fault_score) if options.fault_score else None
+    checked = _check_cases(options, cases, jobs)
+    results = [result for result, _ in checked]
+    if options.html:
+        shown = {result.case: evidence for result, evidence in checked}
+        page.write(options.html, report.summary(results, machine=machine), shown, faults)
+    report.write(results, machine=machine, json_path=options.json, md_path=options.md, debug=options.debug)
+    return max(result.exit_code for result in results)
+
+
+def _self_test(options: argparse.Namespace, cases: Sequence[Case]) -> int:
+    from paddleseg_ext import threads
+
+    threads.configure(options.num_threads)
+    _quieten_paddle()
+    from parity.faults import command
+
+    size = tuple(options.size) if options.size else None
+    return command.run(cases, kinds=options.self_test or None, seed=options.seed, size=size, json_path=options.json)
+
+
+def _check_cases(options: argparse.Namespace, cases: Sequence[Case], jobs: int) -> list[tuple[Any, Any]]:
+    """(result, evidence for the HTML report or None) of each case."""
+    from parity import report, stages, workers
 
     weights = _read_weights(options.weights) if options.weights else None
     photo = report.photograph(options.input)
-    results = []
-    to_stdout = options.json == "-"
-    with report.progress(quiet=to_stdout) as progress:
-        for case in cases:
-            result = stages.run(
-                case,
-                stages=options.stage,
-                seed=options.seed,
-                size=tuple(options.size) if options.size else None,
-                weights=weights,
-                inputs=report.photo_inputs(case, photo, options) if options.input else None,
-                float32=options.report_dtype == "float32",
-                isolate=options.isolate,
-                progress=progress,
-            )
-            if photo is not None:
-                progress(case.name, "picture")
-                result.picture = report.draw(result, case, photo, options.report_dir)
-            if options.reprod_log:
-                report.write_reprod_log(result, options.reprod_log)
-            result.release()
-            results.append(result)
-    report.write(results, machine=machine, json_path=options.json, md_path=options.md, debug=options.debug)
-    return max(result.exit_code for result in results)
+
+    def check(index: int, progress: Callable[[str, str], None]) -> tuple[Any, Any]:
+        return _check_case(options, cases[index], weights, photo, progress)
+
+    def died(index: int, stage: str, message: str) -> tuple[Any, Any]:
+        return stages.crashed(cases[index], stage, message), None
+
+    names, quiet = [case.name for case in cases], options.json == "-"
+    if jobs > 1:
+        with workers.Pool(check, jobs) as pool, report.progress(quiet=quiet) as progress:
+            return pool.run(names, progress=progress, died=died)
+    checked = []
+    with report.progress(quiet=quiet) as progress:
+        for index, name in enumerate(names):
+            checked.append(check(index, progress))
+            progress(name, "")
+    return checked
+
+
+def _check_case(
+    options: argparse.Namespace, case: Case, weights: Any, photo: Any, progress: Callable[[str, str], None]
+) -> tuple[Any, Any]:
+    from parity import evidence, report, stages
+
+    result = stages.run(
+        case,
+        stages=options.stage,
+        seed=options.seed,
+        size=tuple(options.size) if options.size else None,
+        weights=weights,
+        inputs=report.photo_inputs(case, photo, options) if options.input else None,
+        float32=options.report_dtype == "float32",
+        isolate=options.isolate,
+        progress=progress,
+    )
+    if photo is not None:
+        progress(case.name, "picture")
+        result.picture = report.draw(result, case, photo, options.report_dir)
+    if options.reprod_log:
+        report.write_reprod_log(result, options.reprod_log)
+    shown = evidence.collect(result, float32=options.report_dtype == "float32") if options.html else None
+    result.release()
+    return result, shown
 
 
 def select(names: Sequence[str]) -> list[Case]:
@@ -153,6 +217,8 @@ def _check(options: argparse.Namespace, cases: Sequence[Case]) -> None:
         raise CaseError(f"--size {options.size[0]} {options.size[1]}: expected two positive numbers, height and width")
     if options.num_threads is not None and options.num_threads < 1:
         raise CaseError(f"--num_threads {options.num_threads}: expected a positive number")
+    if options.jobs is not None and options.jobs < 1:
+        raise CaseError(f"--jobs {options.jobs}: expected a positive number")
     for module in ("torch", "paddle"):
         if importlib.util.find_spec(module) is None:
             raise CaseError(f"{module} is not installed; run `make setup`, or pip install paddleseg-ext[parity]")

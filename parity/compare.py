@@ -123,7 +123,7 @@ def compare(
     for name, expected in reference.points.items():
         if name in port.points:
             scale = reference.meta.get("scales", {}).get(name, 0.0)
-            own = "sum" if scale else "float64"
+            own = "sum" if np.any(scale) else "float64"
             findings.append(compare_point(f"{stage}/{name}", expected, port.points[name], kind or own, scale))
         elif not _optional(name, reference) and not skipped(name):
             text = "the port has no such point; add a Rename if only its name differs, or list it in `ignored`"
@@ -138,7 +138,9 @@ def compare(
     return findings
 
 
-def compare_point(point: str, expected: np.ndarray, actual: np.ndarray, kind: str, scale: float = 0.0) -> Finding:
+def compare_point(
+    point: str, expected: np.ndarray, actual: np.ndarray, kind: str, scale: float | np.ndarray = 0.0
+) -> Finding:
     """Compares two arrays.
 
     Args:
@@ -160,7 +162,7 @@ def compare_point(point: str, expected: np.ndarray, actual: np.ndarray, kind: st
         return Finding(point, "pass")
     if expected.dtype.kind != "f" or kind == "discrete":
         return _compare_discrete(point, expected, actual)
-    return _compare_float(point, expected.astype(np.float64), actual.astype(np.float64), kind, scale)
+    return _compare_float(point, np.asarray(expected, np.float64), np.asarray(actual, np.float64), kind, scale)
 
 
 def _compare_discrete(point: str, expected: np.ndarray, actual: np.ndarray) -> Finding:
@@ -175,30 +177,51 @@ def _compare_discrete(point: str, expected: np.ndarray, actual: np.ndarray) -> F
     return Finding(point, "fail", error, 0.0, text)
 
 
-def _compare_float(point: str, expected: np.ndarray, actual: np.ndarray, kind: str, scale: float) -> Finding:
+def _compare_float(
+    point: str, expected: np.ndarray, actual: np.ndarray, kind: str, scale: float | np.ndarray
+) -> Finding:
     finite = np.isfinite(expected)
-    same = finite == np.isfinite(actual)
-    both = ~finite & ~np.isfinite(actual)
-    equal = same & (~both | (np.isnan(expected) & np.isnan(actual)) | (expected == actual))
-    if not equal.all():
-        index = np.unravel_index(int(np.argmin(equal)), equal.shape)
-        text = f"{int((~equal).sum())} of {equal.size} are not finite alike, first at {_index(index)}: "
-        text += f"reference {expected[index]}, port {actual[index]}"
-        return Finding(point, "nonfinite", np.inf, 0.0, text)
+    if not (finite.all() and np.isfinite(actual).all()):
+        unlike = _not_finite_alike(point, expected, actual)
+        if unlike is not None:
+            return unlike
+        expected, actual = np.where(finite, expected, 0.0), np.where(finite, actual, 0.0)
     with np.errstate(over="ignore"):
-        difference = np.abs(np.subtract(actual, expected, out=np.zeros_like(expected), where=finite))
-    rms = _rms(np.where(finite, expected, 0.0))
-    largest = float(difference.max())
+        difference = np.abs(actual - expected)
+    rms = _rms(expected)
     bound = policy.limit(kind, rms=rms, scale=scale)
+    index = _worst(difference, bound)
+    largest, bound = float(difference[index]), float(np.broadcast_to(bound, difference.shape)[index])
     unit = bound / policy.RELATIVE if kind == "sum" else rms
     error = largest / unit if unit > 0 else (0.0 if largest == 0 else np.inf)
     relative_bound = policy.RELATIVE if unit > 0 else 0.0
     if largest <= bound:
         return Finding(point, "pass", error, relative_bound)
-    index = np.unravel_index(int(np.argmax(difference)), difference.shape)
     text = f"max rel {error:.1e} > {relative_bound:.0e} at {_index(index)}: "
     text += f"reference {expected[index]:.9g}, port {actual[index]:.9g}"
     return Finding(point, "fail", error, relative_bound, text)
+
+
+def _not_finite_alike(point: str, expected: np.ndarray, actual: np.ndarray) -> Finding | None:
+    """The finding if NaN or an infinity is on one side only."""
+    finite = np.isfinite(expected)
+    same = finite == np.isfinite(actual)
+    both = ~finite & ~np.isfinite(actual)
+    equal = same & (~both | (np.isnan(expected) & np.isnan(actual)) | (expected == actual))
+    if equal.all():
+        return None
+    index = np.unravel_index(int(np.argmin(equal)), equal.shape)
+    text = f"{int((~equal).sum())} of {equal.size} are not finite alike, first at {_index(index)}: "
+    text += f"reference {expected[index]}, port {actual[index]}"
+    return Finding(point, "nonfinite", np.inf, 0.0, text)
+
+
+def _worst(difference: np.ndarray, bound: float | np.ndarray) -> tuple[Any, ...]:
+    """Index of the largest difference; where each element has a bound of its own, of the largest share of it."""
+    if np.ndim(bound):
+        share = np.where(difference > 0, np.inf, 0.0)
+        difference = np.divide(difference, bound, out=share, where=np.asarray(bound) > 0)
+    return np.unravel_index(int(np.argmax(difference)), difference.shape)
 
 
 def numerics(reference64: Trace, reference32: Trace, port32: Trace) -> dict[str, Any]:
@@ -236,11 +259,15 @@ def numerics(reference64: Trace, reference32: Trace, port32: Trace) -> dict[str,
 
 def _rms(values: np.ndarray) -> float:
     """Exact for large and small values too, whose squares overflow or vanish; inf if a value is not finite."""
-    values = np.asarray(values, np.float64)
-    peak = float(np.max(np.abs(values)))
+    flat = np.asarray(values, np.float64).ravel()
+    peak = max(float(flat.max()), -float(flat.min()))
     if not np.isfinite(peak):
         return np.inf
-    return peak * float(np.sqrt(np.mean((values / peak) ** 2))) if peak > 0 else 0.0
+    if peak == 0:
+        return 0.0
+    if 1e-100 < peak < 1e100:  # squares neither overflow nor vanish
+        return float(np.sqrt(np.dot(flat, flat) / flat.size))
+    return peak * float(np.sqrt(np.mean((flat / peak) ** 2)))
 
 
 def _optional(name: str, trace: Trace) -> bool:

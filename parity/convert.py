@@ -17,7 +17,7 @@ import numpy as np
 
 from paddleseg_ext import weight_files
 from paddleseg_ext.errors import WeightError
-from parity import torch_files
+from parity import fluid, layouts, torch_files
 from parity.bench import Bench
 from parity.case import Case, Drop
 from parity.compare import Finding, compare
@@ -153,6 +153,9 @@ def _plan(bench: Bench, shapes: Mapping[str, Any], ports: list[Any], framework_o
 
 
 def _read(source: Path, result: Conversion) -> dict[str, np.ndarray]:
+    if source.is_dir() or source.suffix.lower() == ".tgz":
+        result.notes.append("a folder of Paddle 1.x variables; their names were translated")
+        return fluid.load_variables(source)
     if source.suffix.lower() in torch_files.SUFFIXES:
         contents = torch_files.load_contents(source)
     else:
@@ -163,7 +166,8 @@ def _read(source: Path, result: Conversion) -> dict[str, np.ndarray]:
         result.notes.append(
             f"beside the weights the file holds {', '.join(map(str, list(contents.rest)[:8]))}; left out"
         )
-    return {name[len(contents.prefix) :]: value for name, value in contents.arrays.items()}
+    state = {name[len(contents.prefix) :]: value for name, value in contents.arrays.items()}
+    return layouts.without_surplus(layouts.to_detectron2(state, result.notes), result.notes)
 
 
 def _complete(
@@ -176,7 +180,7 @@ def _complete(
     """The state in the reference's order, with the batch counters that old files lack."""
     absent = [name for name in framework_only if name not in state]
     if absent:
-        result.notes.append(f"{len(absent)} batch counters are not in the file (torch before 0.4.1); taken as 0")
+        result.notes.append(f"{len(absent)} batch counters are not in the file; taken as 0")
     full = {**state, **{name: np.zeros((), np.int64) for name in absent}}
     _same_names(full, list(shapes), source, f"the reference of {result.case}")
     return {name: full[name] for name in shapes}

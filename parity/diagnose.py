@@ -1,14 +1,46 @@
-"""Why a point diverges: the layer itself, or what it was fed."""
+"""Why a stage diverges, in one sentence with its evidence; it says so when no cause is found.
+
+`cause` asks the experiments of `parity.diagnosis` for the stage's first divergence. They need both sides in this
+process; of sides in processes of their own, only settings are compared.
+"""
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
-from parity.compare import Finding, compare_point
+from parity.chain import recorded_data
+from parity.compare import Finding, StageResult, compare_point
+from parity.diagnosis import calls, carried, data, glue, gradients, leaf, losses, training
+from parity.isolation import RemoteSide
+from parity.traces import Trace
 from parity.weights import rename_module
+
+NOTHING = "no cause found"
+
+
+def cause(bench: Any, result: StageResult) -> str:
+    """The cause of a stage's first divergence; the verdict stands without it.
+
+    Args:
+        bench: both sides, in the state in which the stage left them, and its traces.
+        result: of the stage.
+    """
+    finding = result.first
+    if finding is None:
+        return result.cause
+    explain = _BY_STAGE.get(result.stage)
+    if explain is None or isinstance(bench.port, RemoteSide):
+        return result.cause
+    try:
+        if result.stage != "weights":
+            bench._restore()
+        return explain(bench, finding) or result.cause or NOTHING
+    except Exception as error:
+        return f"{result.cause or NOTHING}; the diagnosis raised {type(error).__name__}: {error}"
 
 
 def explain(
@@ -20,10 +52,7 @@ def explain(
     *,
     train: bool,
 ) -> str:
-    """The cause of a first divergence among module outputs, in one sentence; it says so when it finds none.
-
-    The two layers' settings are compared, and the port's layer is run on what the reference's layer received: that
-    separates a layer that is wrong from one that inherits an error.
+    """What the settings of the two layers say of a first divergence among module outputs; see `cause` for more.
 
     Args:
         finding: the first divergence.
@@ -33,62 +62,47 @@ def explain(
         rules: of the case.
         train: whether the stage runs in training mode.
     """
-    name = finding.point.partition("/")[2].partition("@")[0]
-    if name.startswith(("buffer/", "dropout/")):
-        name = name.partition("/")[2]
-    leaves = {rename_module(path, rules): path for path in reference.module_types()}
-    path = next((p for p in _enclosing(name) if p in leaves and p in port.module_types()), None)
-    if path is None:
+    name, paths = _leaf(finding, reference, port, rules)
+    if paths is None:
         return f"every layer before it agrees, so the code that computes {name} from them differs"
-    settings = attribute_differences(reference.attributes(leaves[path]), port.attributes(path))
+    theirs, own = paths
+    settings = attribute_differences(reference.attributes(theirs), port.attributes(own))
     if settings:
-        return f"{path} is set differently: {settings}"
-    if path != name:
-        return f"the settings of {path} agree"
-    received = reference.leaf_inputs(leaves[path], inputs, train=train)
+        return f"{own} is set differently: {settings}"
+    if own != name:
+        return f"the settings of {own} agree"
+    received = reference.leaf_inputs(theirs, inputs, train=train)
     if not received:
         return ""
-    expected = reference.replay(leaves[path], received, train=train)
+    expected = reference.replay(theirs, received, train=train)
     try:
-        replayed = compare_point(name, expected, port.replay(path, received, train=train), "float64")
+        replayed = compare_point(name, expected, port.replay(own, received, train=train), "float64")
     except Exception as error:
-        return f"on the reference's input, the port's layer raises {type(error).__name__}: {_first_line(error)}"
+        return f"on the reference's input, the port's layer raises {leaf.raised(error)}"
     if replayed.passed:
-        return f"{path} itself agrees on the reference's input, so what feeds it differs (code between layers)"
-    return f"{path} differs on the reference's own input ({replayed.text}): its weights or its formula"
-
-
-_OF_A_STEP = {
-    "loss": "the state before this step agrees, so a running value that no other point shows differs",
-    "learning_rate": "the losses agree, so the schedule, where it starts, or a parameter group's factor differs",
-    "optimizer": "losses and rates agree, so weight decay, clipping, momentum, or the group they apply to differs",
-    "update": "rates and accumulators agree, so the update rule differs, or only one side trains this parameter",
-    "buffer": "the updates agree, so the momentum of the running statistics differs",
-    "schedule": "the steps taken agree, so the schedule differs at other iterations",
-}
+        return f"{own} itself agrees on the reference's input, so what feeds it differs (code between layers)"
+    return f"{own} differs on the reference's own input ({replayed.text}): its weights or its formula"
 
 
 def explain_step(finding: Finding) -> str:
-    """What can cause a first divergence in training, by what agrees before it; "" if nothing is known.
-
-    Args:
-        finding: its point is `step/<number>/<kind>/<name>` or `step/schedule/<iteration>`.
-    """
-    kinds = finding.point.split("/")[1:3]
-    return next((text for kind, text in _OF_A_STEP.items() if kind in kinds), "")
+    """What can cause a first divergence in training, by what agrees before it; see `diagnosis.training.known`."""
+    return training.known(finding)
 
 
 def attribute_differences(reference: Mapping[str, Any], port: Mapping[str, Any]) -> str:
     """Settings of two layers that differ, as "epsilon 0.001, reference 1e-05"; "" if none."""
-    differences = []
-    for key in reference:
-        if key not in port:
-            continue
-        a, b = reference[key], port[key]
-        equal = abs(a - b) <= 1e-7 * abs(a) if isinstance(a, float) else a == b
-        if not equal:
-            differences.append(f"{key} {_short(b)}, reference {_short(a)}")
-    return "; ".join(differences)
+    return leaf.shown(leaf.attribute_differences(reference, port))
+
+
+def _leaf(finding: Finding, reference: Any, port: Any, rules: Sequence[Any]) -> tuple[str, tuple[str, str] | None]:
+    """(what the point is of, (the reference's path, the port's) of the leaf that it belongs to, if any)."""
+    name = finding.point.partition("/")[2].partition("@")[0]
+    if name.startswith(("buffer/", "dropout/")):
+        name = name.partition("/")[2]
+    leaves = {rename_module(path, rules): path for path in reference.module_types()}
+    own = port.module_types()
+    path = next((p for p in _enclosing(name) if p in leaves and p in own), None)
+    return name, None if path is None else (leaves[path], path)
 
 
 def _enclosing(name: str) -> list[str]:
@@ -96,10 +110,163 @@ def _enclosing(name: str) -> list[str]:
     return [".".join(parts[:end]) for end in range(len(parts), 0, -1)]
 
 
-def _short(value: Any) -> str:
-    return f"{value:.6g}" if isinstance(value, float) else str(value)
+# --- one function per stage -----------------------------------------------------------------------------------------
 
 
-def _first_line(error: Exception) -> str:
-    lines = [line for line in str(error).splitlines() if line.strip()]
-    return lines[0] if lines else ""
+def _weights(bench: Any, finding: Finding) -> str:
+    if bench.plan is None or finding.point == "weights/plan":
+        return carried.explain_plan(finding.text, bench.reference, bench.port)
+    return carried.explain(finding, bench.plan, bench.plan.forward(bench.initial), bench.port.state())
+
+
+def _forward(bench: Any, finding: Finding, *, train: bool = False) -> str:
+    inputs, _ = bench.batch()
+    rules, sides = bench.case.weights, (bench.reference, bench.port)
+    if finding.point.partition("/")[2].startswith("dropout/"):
+        return _dropout(bench, finding)
+    name, paths = _leaf(finding, *sides, rules)
+    if paths is not None:
+        held = {key: np.asarray(value) for key, value in bench.plan.forward(bench.initial).items()}
+        layer = leaf.Leaf(*sides, paths, inputs, train=train)
+        said = layer.explain(held)
+        if said:
+            return said
+        bench._restore()
+    rest = f"what feeds {name} differs" if paths else f"the code that computes {name} from the layers before differs"
+    found = glue.explain(finding, _glue(bench, inputs, train), inputs, bench.port, _rerun(bench, finding, train))
+    itself = f"{paths[1]} itself agrees on the reference's input: " if paths else ""
+    return f"{itself}{found}" if found else f"{itself}every layer before it agrees, so {rest}; {NOTHING}"
+
+
+def _forward_train(bench: Any, finding: Finding) -> str:
+    return _forward(bench, finding, train=True)
+
+
+def _dropout(bench: Any, finding: Finding) -> str:
+    name = finding.point.partition("/")[2].partition("/")[2]
+    theirs = {rename_module(path, bench.case.weights): value for path, value in bench.reference.dropout.items()}
+    ours = bench.port.dropout.get(name)
+    if ours is None or name not in theirs:
+        return f"only one side has the dropout {name}"
+    words = (
+        "rate {:.6g}, reference {:.6g}",
+        "drops whole channels {:g}, reference {:g}",
+        "scales in evaluation {:g}, reference {:g}",
+    )
+    said = [word.format(a, b) for word, a, b in zip(words, ours, theirs[name]) if a != b]
+    return f"{name} is set differently: {'; '.join(said)}"
+
+
+def _glue(bench: Any, inputs: Sequence[np.ndarray], train: bool) -> glue.Glue:
+    stage = "forward_train" if train else "forward"
+    outputs = {
+        side: {
+            name.partition("/")[2]: value
+            for name, value in bench.traces[side, stage].points.items()
+            if name.startswith("output/")
+        }
+        for side in ("reference", "port")
+    }
+    rules = bench.case.weights
+    theirs = calls.of_reference(bench.reference, inputs, train=train)
+    theirs.inputs = {rename_module(path, rules): value for path, value in theirs.inputs.items()}
+    theirs.outputs = {rename_module(path, rules): value for path, value in theirs.outputs.items()}
+    bench._restore()
+    ours = calls.of_port(bench.port, inputs, train=train)
+    bench._restore()
+    return glue.Glue(theirs, ours, outputs["reference"], outputs["port"])
+
+
+def _rerun(bench: Any, finding: Finding, train: bool) -> Any:
+    stage = "forward_train" if train else "forward"
+    name = finding.point.partition("/")[2]
+
+    def rerun() -> float:
+        inputs, targets = bench.batch()
+        bench._restore()
+        points = bench.port.observe(inputs, targets, train=train, backward=False).points
+        expected = bench.translated(bench.traces["reference", stage]).points.get(name)
+        if expected is None or name not in points:
+            return np.inf
+        return compare_point(name, expected, points[name], "float64").error
+
+    return rerun
+
+
+def _gradients(bench: Any, finding: Finding) -> str:
+    inputs, _ = bench.batch()
+    traces = (bench.translated(bench.traces["reference", "gradients"]), bench.traces["port", "gradients"])
+    renamed = {path: rename_module(path, bench.case.weights) for path in bench.reference.module_types()}
+    return gradients.explain(finding, bench.reference, bench.port, inputs, traces, renamed)
+
+
+def _loss(bench: Any, finding: Finding) -> str:
+    _, targets = bench.batch()
+    forward = bench.traces["reference", "forward_train"].points
+    outputs = {name.partition("/")[2]: v for name, v in forward.items() if name.startswith("output/")}
+    probes: dict[str, losses.Probe] = {"": (outputs, targets)}
+    for name, probe in (bench.case.probes(bench.seed, bench.size) if bench.case.probes else {}).items():
+        probes[f"{name}/"] = (probe.outputs, probe.targets)
+    traces = (bench.traces["reference", "loss"], bench.traces["port", "loss"])
+    found = losses.explain(finding, bench.reference, bench.port, probes, traces)
+    both = "both sides got the reference's outputs and the same targets"
+    return f"{found} ({both})" if found else f"{both}, so the loss itself differs; {NOTHING}"
+
+
+def _step(bench: Any, finding: Finding) -> str:
+    inputs, targets = bench.batch()
+    observed = bench.reference.observe(inputs, targets, train=True, backward=True)
+    points = {n.partition("/")[2]: v for n, v in observed.points.items() if n.startswith("gradient/")}
+    found = bench.translated(Trace(points, {"leaves": observed.meta["leaves"]})).points
+    bench._restore()
+    return training.Steps(
+        (bench.translated(bench.traces["reference", "step"]), bench.traces["port", "step"]),
+        found,
+        bench.port.parameters(),
+        (bench.reference, bench.port),
+        bench.case.step,
+        bench.case.schedule_iterations(),
+    ).explain(finding)
+
+
+def _trajectory(bench: Any, finding: Finding) -> str:
+    traces = tuple(bench.traces[side, "trajectory"] for side in ("reference", "port"))
+    return training.explain_trajectory(finding, traces)
+
+
+def _data(bench: Any, finding: Finding) -> str:
+    recorded = recorded_data(bench.case)
+    if recorded is None:
+        return ""
+    make = bench.case.port.data
+    idle = data.idle_transform(lambda: make(recorded.seed))
+    if idle:
+        return f"{idle} has no effect: without it, the port's pipeline makes the same"
+    return data.explain(finding, make(recorded.seed), recorded.points)
+
+
+def _postprocess(bench: Any, finding: Finding) -> str:
+    points = bench.traces["reference", "forward"].points
+    outputs = {name.partition("/")[2]: value for name, value in points.items() if name.startswith("output/")}
+    actual = bench.port.postprocess(outputs).points
+    point = finding.point.partition("/")[2]
+    found = data.explain_postprocess(bench.reference, outputs, actual, point)
+    merging = sys.modules.get("paddleseg_ext.postprocess")
+    if found or merging is None or not callable(getattr(merging, "panoptic_deeplab", None)):
+        return found
+    function = merging.panoptic_deeplab
+    owners = [module for module in sys.modules.values() if getattr(module, "panoptic_deeplab", None) is function]
+    return data.keywords(bench.port, outputs, bench.reference.postprocess(outputs).points, point, function, owners)
+
+
+_BY_STAGE: Mapping[str, Any] = {
+    "weights": _weights,
+    "forward": _forward,
+    "forward_train": _forward_train,
+    "gradients": _gradients,
+    "loss": _loss,
+    "step": _step,
+    "trajectory": _trajectory,
+    "data": _data,
+    "postprocess": _postprocess,
+}

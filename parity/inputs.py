@@ -69,6 +69,27 @@ class labels:  # noqa: N801
         return out
 
 
+@dataclass(frozen=True)
+class uniform:  # noqa: N801
+    """Numbers in (0, 1), such as the draws of a model that samples: (N, *shape) float32, whatever the size.
+
+    They are odd multiples of 1/8192: exact in float32, never the same as the border of a pixel of a power-of-two grid.
+
+    Attributes:
+        batch: N.
+        shape: of one image's draws, such as (196, 2) for points.
+    """
+
+    batch: int = 2
+    shape: tuple[int, ...] = ()
+
+    def make(self, name: str, size: tuple[int, int], seed: int = 0) -> np.ndarray:
+        """The numbers; `size` is ignored."""
+        shape = (self.batch, *self.shape)
+        random = np.random.RandomState(fill.seed_of(name, shape, seed))
+        return ((2 * random.randint(0, 4096, shape) + 1) / 8192).astype(np.float32)
+
+
 def _linear(coarse: int, fine: int) -> np.ndarray:
     """(fine, coarse) matrix of linear interpolation with knots every 16 pixels."""
     position = np.arange(fine) / 16.0

@@ -6,6 +6,7 @@ called what torch calls them.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -16,6 +17,7 @@ from paddle import nn
 
 from parity import paddle_float64
 from parity.case import Schedule, Side
+from parity.model_side import ModelSide
 from parity.traces import Trace
 from parity.weights import PortTensor
 
@@ -25,7 +27,7 @@ _ACCUMULATORS = ("velocity", "moment1", "moment2")
 _DROPOUTS = (nn.Dropout, nn.Dropout2D, nn.Dropout3D, nn.AlphaDropout)
 
 
-class PaddleSide:
+class PaddleSide(ModelSide):
     """A Paddle model that can be observed while it computes.
 
     Args:
@@ -46,6 +48,7 @@ class PaddleSide:
             layers[path].p = 0.0
         self.model.to(dtype=dtype)
         self._training: tuple[Any, Any, Any] | None = None
+        self._iteration = 0
 
     def versions(self) -> dict[str, str]:
         """Package versions that the numbers depend on."""
@@ -58,10 +61,8 @@ class PaddleSide:
         for name, value in self.model.state_dict().items():
             path, _, attribute = name.rpartition(".")
             layer, shape = layers[path], tuple(value.shape)
-            if isinstance(layer, _BATCH_NORMS) and attribute in _BUFFERS:
-                tensors.append(
-                    PortTensor(name, f"{path}.{_BUFFERS[attribute]}" if path else _BUFFERS[attribute], shape)
-                )
+            if attribute in _BUFFERS and _has_statistics(layer):
+                tensors.append(PortTensor(name, _torch_name(name), shape))
             elif isinstance(layer, nn.Linear) and attribute == "weight":
                 tensors.append(PortTensor(name, name, shape[::-1], transposed=True))
             else:
@@ -81,13 +82,16 @@ class PaddleSide:
         return {name: value.numpy() for name, value in self.model.state_dict().items()}
 
     def buffers(self) -> dict[str, np.ndarray]:
-        """Running statistics by torch's name."""
-        found = {}
-        for path, layer in self.model.named_sublayers(include_self=True):
-            if isinstance(layer, _BATCH_NORMS):
-                for own, name in _BUFFERS.items():
-                    found[f"{path}.{name}" if path else name] = getattr(layer, own).numpy()
-        return found
+        """Running statistics, those of frozen norms and other persistent buffers included, by torch's name."""
+        layers = _all_paths(self.model)
+        named = dict(self.model.named_buffers())
+        named.update({name: value for name, value in self.model.named_parameters() if _is_statistic(name)})
+        kept = self.model.state_dict()
+        return {
+            _torch_name(name) if _has_statistics(layers[name.rpartition(".")[0]]) else name: value.numpy()
+            for name, value in named.items()
+            if name in kept
+        }
 
     def parameters(self) -> dict[str, np.ndarray]:
         """Trainable parameters of the model, and of the losses while training, by name, as torch lays them out."""
@@ -98,62 +102,13 @@ class PaddleSide:
         """Leaf layer path -> class name."""
         return {path: type(layer).__name__ for path, layer in self.model.named_sublayers() if not layer._sub_layers}
 
-    def observe(
-        self, inputs: Sequence[np.ndarray], targets: Mapping[str, np.ndarray], *, train: bool, backward: bool
-    ) -> Trace:
-        """As `TorchSide.observe`."""
-        trace = Trace(meta={"leaves": self.module_types(), "dropout": dict(self.dropout)})
-        self.model.train() if train else self.model.eval()
-        tensors = [self._tensor(value, gradient=backward) for value in inputs]
-        fired: list[tuple[str, np.ndarray]] = []
-        try:
-            with self._exact(), self._hooks(trace, fired if backward else None), paddle.set_grad_enabled(backward):
-                outputs = self._forward(tensors)
-                for name, value in outputs.items():
-                    trace.add(f"output/{name}", value.numpy())
-                if backward:
-                    terms = self._cast(self.side.losses(targets))(outputs, self._targets(targets))
-                    for name, value in terms.items():
-                        trace.add(f"term/{name}", value.numpy())
-                    self._clear_gradients()
-                    sum(terms.values()).backward()
-                    self._add_gradients(trace, fired, tensors)
-        except Exception as error:
-            trace.meta["crash"] = f"{type(error).__name__}: {error}"
-        return trace
-
-    def evaluate_losses(self, outputs: Mapping[str, np.ndarray], targets: Mapping[str, np.ndarray]) -> Trace:
-        """As `TorchSide.evaluate_losses`."""
-        trace = Trace()
-        tensors = {name: self._tensor(value, gradient=True) for name, value in outputs.items()}
-        try:
-            with self._exact():
-                terms = self._cast(self.side.losses(targets))(tensors, self._targets(targets))
-                for name, value in terms.items():
-                    trace.add(name, value.numpy())
-                total = sum(terms.values())
-                if not total.stop_gradient:
-                    total.backward()
-            for name, tensor in tensors.items():
-                trace.add(f"d_{name}", _gradient(tensor))
-        except Exception as error:
-            trace.meta["crash"] = f"{type(error).__name__}: {error}"
-        return trace
-
-    def postprocess(self, outputs: Mapping[str, np.ndarray]) -> Trace:
-        """As `TorchSide.postprocess`."""
-        tensors = {name: self._tensor(value) for name, value in outputs.items()}
-        try:
-            result = self.side.postprocess(tensors)
-            return Trace({name: np.asarray(value) for name, value in result.items()})
-        except Exception as error:
-            return Trace(meta={"crash": f"{type(error).__name__}: {error}"})
-
     def start_training(self, schedule: Schedule, targets: Mapping[str, np.ndarray]) -> None:
         """As `TorchSide.start_training`."""
         losses = self._cast(self.side.losses(targets))
         optimizer = self.side.optimizer(self.model, losses, schedule)
         self._training = (losses, optimizer, getattr(optimizer, "inner", optimizer))
+        self._iteration = schedule.start
+        self._clear_gradients()
 
     def train_step(
         self, inputs: Sequence[np.ndarray], targets: Mapping[str, np.ndarray]
@@ -161,9 +116,14 @@ class PaddleSide:
         """As `TorchSide.train_step`; the second result is empty."""
         losses, optimizer, _ = self._training
         self.model.train()
-        self._clear_gradients()
+        tensors, labels = [self._tensor(value) for value in inputs], self._tensors(targets)
         with self._exact():
-            terms = losses(self._forward([self._tensor(value) for value in inputs]), self._targets(targets))
+            if self.side.train_step is not None:  # which has to clear the gradients itself
+                values = self.side.train_step(self.model, losses, optimizer, tensors, labels, self._iteration)
+                self._iteration += 1
+                return {name: np.array(value, np.float64) for name, value in values.items()}, {}
+            self._clear_gradients()
+            terms = losses(self._forward(tensors), labels)
             sum(terms.values()).backward()
             optimizer.step()
         return {name: value.numpy() for name, value in terms.items()}, {}
@@ -177,10 +137,6 @@ class PaddleSide:
         rate = float(inner.get_lr())
         optimized = [p for p in _optimized(inner) if id(p) in names]  # not the running statistics
         return {names[id(p)]: rate * p.optimize_attr["learning_rate"] for p in optimized}
-
-    def schedule(self, iterations: Sequence[int], schedule: Schedule) -> dict[int, float]:
-        """As `TorchSide.schedule`."""
-        return {i: float(self.side.rate(i, schedule)) for i in iterations} if self.side.rate else {}
 
     def optimizer_state(self) -> dict[str, np.ndarray]:
         """As `TorchSide.optimizer_state`."""
@@ -221,6 +177,8 @@ class PaddleSide:
             return {"epsilon": float(layer._epsilon), "groups": layer._num_groups}
         if isinstance(layer, nn.LayerNorm):
             return {"epsilon": float(np.float32(layer._epsilon))}
+        if _has_statistics(layer) and hasattr(layer, "epsilon"):  # frozen
+            return {"epsilon": float(layer.epsilon)}
         return {}
 
     def replay(self, path: str, inputs: Sequence[np.ndarray], *, train: bool) -> np.ndarray:
@@ -238,18 +196,20 @@ class PaddleSide:
         else:
             yield
 
-    def _forward(self, tensors: Sequence[paddle.Tensor]) -> dict[str, paddle.Tensor]:
-        result = self.model(*tensors)
-        return self.side.outputs(result) if self.side.outputs else _named(result)
-
     def _tensor(self, value: np.ndarray, *, gradient: bool = False) -> paddle.Tensor:
         array = np.asarray(value)
         if array.dtype.kind != "f":
             return paddle.to_tensor(array)
         return paddle.to_tensor(array.astype(self.dtype), stop_gradient=not gradient)
 
-    def _targets(self, targets: Mapping[str, np.ndarray]) -> dict[str, paddle.Tensor]:
-        return {name: self._tensor(value) for name, value in targets.items()}
+    def _array(self, value: Any) -> np.ndarray:
+        return value.numpy() if isinstance(value, paddle.Tensor) else np.asarray(value)
+
+    def _gradient(self, tensor: paddle.Tensor) -> np.ndarray:
+        return np.zeros(0) if tensor.grad is None else tensor.grad.numpy()
+
+    def _has_gradient(self, tensor: Any) -> bool:
+        return not tensor.stop_gradient
 
     def _cast(self, losses: Any) -> Any:
         if isinstance(losses, nn.Layer):
@@ -270,43 +230,60 @@ class PaddleSide:
             parameter.clear_gradient(set_to_zero=False)
 
     @contextmanager
-    def _hooks(self, trace: Trace, fired: list[tuple[str, np.ndarray]] | None) -> Iterator[None]:
+    def _watched(self, trace: Trace, fired: list[tuple[str, int, np.ndarray]], *, backward: bool) -> Iterator[None]:
         handles = [
-            layer.register_forward_post_hook(_recorder(trace, path, fired))
+            layer.register_forward_post_hook(_recorder(trace, path, fired if backward else None))
             for path, layer in self.model.named_sublayers()
         ]
         try:
-            yield
+            with self._exact(), paddle.set_grad_enabled(backward):
+                yield
         finally:
             for handle in handles:
                 handle.remove()
 
     def _add_gradients(
-        self, trace: Trace, fired: Sequence[tuple[str, np.ndarray]], inputs: Sequence[paddle.Tensor]
+        self, trace: Trace, fired: Sequence[tuple[str, int, np.ndarray]], inputs: Sequence[paddle.Tensor]
     ) -> None:
         linear = self._linear_weights()
         parameters = {name: p for name, p in self.model.named_parameters() if not _is_statistic(name)}
-        gradients = {name: _gradient(parameter) for name, parameter in parameters.items()}
+        gradients = {name: self._gradient(parameter) for name, parameter in parameters.items()}
         gradients = {name: value.T if name in linear else value for name, value in gradients.items()}
-        for path, gradient in fired:
+        for path, gradient in _last_call_first(fired):
             trace.add(f"gradient/{path}.output", gradient)
         for name in reversed(list(gradients)):
             trace.add(f"gradient/{name}", gradients[name])
         for index, tensor in enumerate(inputs):
-            trace.add(f"gradient/input.{index}", _gradient(tensor))
+            trace.add(f"gradient/input.{index}", self._gradient(tensor))
 
 
-def _recorder(trace: Trace, path: str, fired: list[tuple[str, np.ndarray]] | None) -> Any:
+def _recorder(trace: Trace, path: str, fired: list[tuple[str, int, np.ndarray]] | None) -> Any:
     leaf = path in trace.meta["leaves"]
+    calls = itertools.count()
 
     def hook(layer: nn.Layer, arguments: Any, output: Any) -> None:
         if not isinstance(output, paddle.Tensor):
             return
         trace.add(path, output.numpy())
+        call = next(calls)
         if fired is not None and leaf and not output.stop_gradient:
-            output.register_hook(lambda gradient: fired.append((path, gradient.numpy())))
+            output.register_hook(lambda gradient: fired.append((path, call, gradient.numpy())))
 
     return hook
+
+
+def _last_call_first(fired: Sequence[tuple[str, int, np.ndarray]]) -> Iterator[tuple[str, np.ndarray]]:
+    """(path, gradient), those of a layer that ran several times in torch's order: its last call first.
+
+    Where the calls' outputs go separate ways, as those of HRNet's branches do, Paddle comes by them in another order.
+    """
+    calls: dict[str, list[tuple[int, np.ndarray]]] = {}
+    for path, call, gradient in fired:
+        calls.setdefault(path, []).append((call, gradient))
+    for found in calls.values():
+        found.sort(key=lambda entry: entry[0])
+    for path, _, _ in fired:
+        yield path, calls[path].pop()[1]
 
 
 def _dropout(layer: nn.Layer) -> list[float]:
@@ -328,6 +305,16 @@ def _is_statistic(name: str) -> bool:
     return name.rpartition(".")[2] in _BUFFERS  # Paddle lists running statistics among the parameters
 
 
+def _has_statistics(layer: nn.Layer) -> bool:
+    return all(isinstance(getattr(layer, name, None), paddle.Tensor) for name in _BUFFERS)
+
+
+def _torch_name(name: str) -> str:
+    """Of a running statistic."""
+    path, _, attribute = name.rpartition(".")
+    return f"{path}.{_BUFFERS.get(attribute, attribute)}" if path else _BUFFERS.get(attribute, attribute)
+
+
 def _optimized(inner: Any) -> list[paddle.Tensor]:
     groups = inner._param_groups
     return [p for g in groups for p in g["params"]] if groups and isinstance(groups[0], dict) else list(groups)
@@ -341,15 +328,3 @@ def _pair(value: Any) -> tuple[Any, ...]:
     if len(values) == 4 and values[0] == values[1] and values[2] == values[3]:
         return values[::2]
     return values * 2 if len(values) == 1 else values
-
-
-def _named(result: Any) -> dict[str, paddle.Tensor]:
-    if isinstance(result, Mapping):
-        return dict(result)
-    if isinstance(result, (tuple, list)):
-        return {str(index): value for index, value in enumerate(result)}
-    return {"0": result}
-
-
-def _gradient(tensor: paddle.Tensor) -> np.ndarray:
-    return np.zeros(0) if tensor.grad is None else tensor.grad.numpy()

@@ -15,7 +15,7 @@ from typing import Any, Callable
 
 import numpy as np
 
-from parity import pictures, policy
+from parity import pictures, policy, zoo
 from parity.case import STAGES, Case
 from parity.compare import StageResult
 from parity.errors import CaseError
@@ -25,7 +25,10 @@ MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # ImageNet, RGB, of im
 
 @contextmanager
 def progress(*, quiet: bool = False) -> Iterator[Callable[[str, str], None]]:
-    """Shows which case and stage is running, on standard error; one line that is overwritten on a terminal."""
+    """Shows which cases and stages are running, on standard error; one line that is overwritten on a terminal.
+
+    What it gives is called with a case and a stage, and with an empty stage when the case is done.
+    """
     from rich.console import Console
 
     console = Console(stderr=True)
@@ -39,8 +42,16 @@ def progress(*, quiet: bool = False) -> Iterator[Callable[[str, str], None]]:
 
         yield plain
         return
+    running: dict[str, str] = {}
     with console.status("") as status:
-        yield lambda case, stage: status.update(f"{case}: {stage}")
+
+        def line(case: str, stage: str) -> None:
+            running[case] = stage
+            if not stage:
+                del running[case]
+            status.update("   ".join(f"{name}: {at}" for name, at in running.items()))
+
+        yield line
 
 
 def write(
@@ -81,7 +92,7 @@ def print_table(data: Mapping[str, Any]) -> None:
     from rich.table import Table
     from rich.text import Text
 
-    console = Console(width=None if sys.stdout.isatty() else 150, highlight=False)
+    console = Console(width=None if sys.stdout.isatty() else 180, highlight=False)
     stages = [stage for stage in STAGES if any(stage == s["stage"] for case in data["cases"] for s in case["stages"])]
     table = Table(title="worst relative difference in float64 (limit 1e-09), points compared", show_lines=True)
     for column in ("case", "upstream = reference", *stages, "verdict", "s"):
@@ -187,12 +198,27 @@ def closing_line(data: Mapping[str, Any]) -> str:
 
 
 def write_markdown(data: Mapping[str, Any], path: Path) -> None:
-    """Writes the Markdown report; into a file with `<!-- check:begin -->` and `<!-- check:end -->`, only the table."""
+    """Writes the Markdown report; into a file with markers, only the tables.
+
+    The table of the check goes between `<!-- check:begin -->` and `<!-- check:end -->`; that of all models between
+    `<!-- zoo:begin -->` and `<!-- zoo:end -->`, if all of them were checked.
+    """
     old = path.read_text(encoding="utf-8") if path.exists() else ""
-    head, begin, rest = old.partition("<!-- check:begin -->")
-    _, end, tail = rest.partition("<!-- check:end -->")
-    text = f"{head}{begin}\n{markdown_table(data)}\n{end}{tail}" if end else markdown(data)
+    text = _between(old, "check", markdown_table(data))
+    if text is None:
+        text = markdown(data)
+    elif "<!-- zoo:begin -->" in text and zoo.ZOO.exists():
+        models = zoo.load()
+        if {row["case"] for row in models["models"]} <= {case["case"] for case in data["cases"]}:
+            text = _between(text, "zoo", zoo.table(data, models)) or text
     path.write_text(text, encoding="utf-8")
+
+
+def _between(text: str, name: str, table: str) -> str | None:
+    """The text with a table between the markers of this name; None if it does not have them."""
+    head, begin, rest = text.partition(f"<!-- {name}:begin -->")
+    _, end, tail = rest.partition(f"<!-- {name}:end -->")
+    return f"{head}{begin}\n{table}\n{end}{tail}" if end else None
 
 
 def markdown(data: Mapping[str, Any]) -> str:

@@ -145,25 +145,39 @@ def run(
     bench = Bench(case, seed=seed, size=size, weights=weights, inputs=inputs, isolate=isolate)
     result = CaseResult(case.name, chain, bench=bench)
     result.versions = bench.versions()
-    result.settings = {
-        "seed": seed,
-        "size": list(bench.size),
-        "weights": "given" if weights is not None else "generated",
-    }
+    result.settings = {"seed": seed, "size": list(bench.size), "weights": bench.weights}
+    _run_stages(result, wanted, lambda stage: say(case.name, stage), float32=float32)
+    result.seconds = time.perf_counter() - started
+    return result
+
+
+def _run_stages(result: CaseResult, wanted: Sequence[str], say: Callable[[str], None], *, float32: bool) -> None:
+    bench = result.bench
     for stage in wanted:
-        say(case.name, stage)
-        stage_started = time.perf_counter()
+        say(stage)
+        started = time.perf_counter()
         stage_result = bench.run_stage(stage)
-        stage_result.seconds = time.perf_counter() - stage_started
+        stage_result.seconds = time.perf_counter() - started
         result.stages.append(stage_result)
         if stage == "weights" and not stage_result.passed:
-            break
-    if float32 and result.stages[0].passed:
-        say(case.name, "float32")
+            return
+    if float32:
+        say("float32")
         bench.add_numerics(result.stages)
-    if result.stages[0].passed:
-        result.coverage = coverage.measure(bench.traces, bench.reference.shapes(), wanted)
-    result.seconds = time.perf_counter() - started
+    result.coverage = coverage.measure(bench.traces, bench.reference.shapes(), wanted)
+
+
+def crashed(case: Case, stage: str, message: str) -> CaseResult:
+    """What stands for the verdict where the process that worked on it died.
+
+    Args:
+        case: that it worked on.
+        stage: that it was at; may be no stage of the table.
+        message: what became of it.
+    """
+    result = CaseResult(case.name, ChainResult("unchecked", case.upstream or "", ""))
+    at = f", at {stage}" if stage else ""
+    result.stages.append(StageResult(stage if stage in STAGES else STAGES[0], crash=message + at))
     return result
 
 

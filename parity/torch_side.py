@@ -8,7 +8,7 @@ it is off where the reference is compared with its upstream repository.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
 import numpy as np
@@ -16,6 +16,20 @@ import torch
 from torch import nn
 
 from parity.case import Schedule, Side
+from parity.model_side import ModelSide
+from parity.torch_hooks import (
+    STATISTICS,
+    Shifts,
+    add_magnitudes,
+    calibrator,
+    counter,
+    has_shift,
+    has_statistics,
+    recorder,
+    summer,
+    to_numpy,
+    tracks,
+)
 from parity.traces import Trace
 
 ACCUMULATORS = {"momentum_buffer": "velocity", "exp_avg": "moment1", "exp_avg_sq": "moment2"}
@@ -23,7 +37,7 @@ _CHANNEL_DROPOUTS = (nn.Dropout1d, nn.Dropout2d, nn.Dropout3d, nn.FeatureAlphaDr
 _DTYPES = {"float64": torch.float64, "float32": torch.float32}
 
 
-class TorchSide:
+class TorchSide(ModelSide):
     """A torch model that can be observed while it computes.
 
     Args:
@@ -72,84 +86,55 @@ class TorchSide:
         tensors = {name: torch.from_numpy(np.array(value)) for name, value in state.items()}
         self.model.load_state_dict(tensors, strict=True)
 
+    def calibrate(self, inputs: Sequence[np.ndarray]) -> None:
+        """Replaces running statistics by those of one batch; nothing else of the state changes.
+
+        The model runs once in training mode, in float64 and without dropout. Each normalisation with running
+        statistics, frozen ones included, takes the mean and the biased variance (mean of squared deviations) of its
+        own input, and normalises with them, as a batch norm in training does. If it runs several times, the first
+        counts; if it does not run, it keeps what it has.
+
+        Args:
+            inputs: of the model.
+        """
+        before, dtype = self.state(), self.dtype
+        self.dtype = torch.float64
+        self.model.to(self.dtype).train()
+        modules = {path: m for path, m in self.model.named_modules() if has_statistics(m)}
+        handles = [module.eval().register_forward_pre_hook(calibrator()) for module in modules.values()]
+        try:
+            with torch.no_grad():
+                self._forward([self._tensor(value) for value in inputs])
+        finally:
+            for handle in handles:
+                handle.remove()
+        after = self.state()
+        self.dtype = dtype
+        self.model.to(dtype)
+        self.load({n: after[n] if n.rpartition(".")[2] in STATISTICS else value for n, value in before.items()})
+
     def state(self) -> dict[str, np.ndarray]:
         """The state dict, in order."""
-        return {name: _numpy(value) for name, value in self.model.state_dict().items()}
+        return {name: to_numpy(value) for name, value in self.model.state_dict().items()}
 
     def buffers(self) -> dict[str, np.ndarray]:
-        """Running statistics by name."""
+        """Running statistics and other persistent buffers, by name."""
+        kept = self.model.state_dict()
         return {
-            name: _numpy(value)
+            name: to_numpy(value)
             for name, value in self.model.named_buffers()
-            if not name.endswith("num_batches_tracked")
+            if name in kept and not name.endswith("num_batches_tracked")
         }
 
     def parameters(self) -> dict[str, np.ndarray]:
         """Parameters of the model, and of the losses while training, by name."""
-        return {name: _numpy(parameter) for name, parameter in self._named_parameters().items()}
+        return {name: to_numpy(parameter) for name, parameter in self._named_parameters().items()}
 
     def module_types(self) -> dict[str, str]:
         """Leaf module path -> class name."""
         return {
             path: type(module).__name__ for path, module in self.model.named_modules() if not list(module.children())
         }
-
-    def observe(
-        self, inputs: Sequence[np.ndarray], targets: Mapping[str, np.ndarray], *, train: bool, backward: bool
-    ) -> Trace:
-        """Runs the model and records every module's output; with `backward`, gradients too.
-
-        Returns:
-            Points `<module path>`, `output/<name>`, and with `backward` `term/<loss term>`, `gradient/<leaf>.output`,
-            `gradient/<parameter>` and `gradient/input.<i>`, in the order in which they come about.
-        """
-        trace = Trace(meta={"leaves": self.module_types(), "norms": {}, "sums": {}, "dropout": dict(self.dropout)})
-        self.model.train(train)
-        tensors = [self._tensor(value, gradient=backward) for value in inputs]
-        fired: list[tuple[str, np.ndarray]] = []
-        try:
-            with self._hooks(trace, fired if backward else None), torch.set_grad_enabled(backward):
-                outputs = self._forward(tensors)
-                for name, value in outputs.items():
-                    trace.add(f"output/{name}", _numpy(value))
-                if backward:
-                    terms = self._cast(self.side.losses(targets))(outputs, self._targets(targets))
-                    for name, value in terms.items():
-                        trace.add(f"term/{name}", _numpy(value))
-                    self._clear_gradients()
-                    sum(terms.values()).backward()
-                    self._add_gradients(trace, fired, tensors)
-                    for path, gradient in fired:
-                        _add_magnitudes(trace.meta["sums"], path, self.model.get_submodule(path), gradient)
-        except Exception as error:
-            trace.meta["crash"] = f"{type(error).__name__}: {error}"
-        return trace
-
-    def evaluate_losses(self, outputs: Mapping[str, np.ndarray], targets: Mapping[str, np.ndarray]) -> Trace:
-        """Loss terms of given outputs, and the gradient of their sum with respect to each output."""
-        trace = Trace()
-        tensors = {name: self._tensor(value, gradient=True) for name, value in outputs.items()}
-        try:
-            terms = self._cast(self.side.losses(targets))(tensors, self._targets(targets))
-            for name, value in terms.items():
-                trace.add(name, _numpy(value))
-            total = sum(terms.values())
-            if total.requires_grad:
-                total.backward()
-            for name, tensor in tensors.items():
-                trace.add(f"d_{name}", _gradient(tensor))
-        except Exception as error:
-            trace.meta["crash"] = f"{type(error).__name__}: {error}"
-        return trace
-
-    def postprocess(self, outputs: Mapping[str, np.ndarray]) -> Trace:
-        """What the model's post-processing makes of given outputs."""
-        tensors = {name: self._tensor(value) for name, value in outputs.items()}
-        try:
-            result = self.side.postprocess(tensors)
-            return Trace({name: _numpy(torch.as_tensor(value)) for name, value in result.items()})
-        except Exception as error:
-            return Trace(meta={"crash": f"{type(error).__name__}: {error}"})
 
     def start_training(self, schedule: Schedule, targets: Mapping[str, np.ndarray]) -> None:
         """Builds losses and optimizer; `train_step` can be called then."""
@@ -167,36 +152,41 @@ class TorchSide:
 
         Returns:
             The loss terms before the step, and facts that the comparison needs: `norms` (see `known.RunningVariance`),
-            `sums` (of each bias, the scale of what its gradient adds up, see `policy`) and `gains` (by how much the
-            step multiplied an error of a gradient).
+            `sums` (of each bias, the scale of what its gradient adds up, see `policy`), `gains` (by how much the step
+            multiplied an error of a gradient, for each element if the optimizer is adaptive), `adaptive` (rms of the
+            gradients, if so) and `shifts` (norm -> bias -> by how much its mean follows the bias).
         """
         losses, optimizer, _ = self._training
         self.model.train()
         self._clear_gradients()
         norms: dict[str, Any] = {}
         sums: dict[str, float] = {}
-        handles = [m.register_forward_pre_hook(_counter(norms, p)) for p, m in self.model.named_modules() if _tracks(m)]
-        handles += [m.register_forward_hook(_summer(sums, p)) for p, m in self.model.named_modules() if _shifts(m)]
+        shifts = Shifts()
+        handles = []
+        for path, module in self.model.named_modules():
+            if tracks(module):
+                handles.append(module.register_forward_pre_hook(counter(norms, path)))
+                handles.append(module.register_forward_pre_hook(shifts.arrival(path)))
+            if has_shift(module) or isinstance(module, nn.Conv2d):
+                handles.append(module.register_forward_hook(shifts.departure(path)))
+            if has_shift(module):
+                handles.append(module.register_forward_hook(summer(sums, path)))
         try:
             outputs = self._forward([self._tensor(value) for value in inputs])
         finally:
             for handle in handles:
                 handle.remove()
-        terms = losses(outputs, self._targets(targets))
+        terms = losses(outputs, self._tensors(targets))
         sum(terms.values()).backward()
         optimizer.step()
-        facts = {"norms": norms, "sums": sums, "gains": self._gains()}
-        return {name: _numpy(value) for name, value in terms.items()}, facts
+        facts = {"norms": norms, "sums": sums, "shifts": shifts.found, **self._gains()}
+        return {name: to_numpy(value) for name, value in terms.items()}, facts
 
     def learning_rates(self) -> dict[str, float]:
         """Rate of the last step by parameter name; parameters in no group are absent."""
         names = {id(parameter): name for name, parameter in self._named_parameters().items()}
         groups = self._training[2].param_groups
         return {names[id(p)]: float(group["lr"]) for group in groups for p in group["params"]}
-
-    def schedule(self, iterations: Sequence[int], schedule: Schedule) -> dict[int, float]:
-        """The schedule's rate at given iterations, or {} if the side names no schedule."""
-        return {i: float(self.side.rate(i, schedule)) for i in iterations} if self.side.rate else {}
 
     def optimizer_state(self) -> dict[str, np.ndarray]:
         """Accumulators, `<parameter>.<accumulator>`, in Paddle's words."""
@@ -205,7 +195,7 @@ class TorchSide:
         for parameter, values in self._training[2].state.items():
             for key, value in values.items():
                 if key in ACCUMULATORS and value is not None:
-                    state[f"{names[id(parameter)]}.{ACCUMULATORS[key]}"] = _numpy(value)
+                    state[f"{names[id(parameter)]}.{ACCUMULATORS[key]}"] = to_numpy(value)
         return state
 
     def attributes(self, path: str) -> dict[str, Any]:
@@ -213,11 +203,13 @@ class TorchSide:
         module = self.model.get_submodule(path)
         if isinstance(module, (nn.Conv2d, nn.MaxPool2d, nn.AvgPool2d)):
             return _window_attributes(module)
-        if _tracks(module):
+        if tracks(module):
             return {"epsilon": float(module.eps), "momentum": float(module.momentum)}
         if isinstance(module, nn.GroupNorm):
             return {"epsilon": float(module.eps), "groups": module.num_groups}
         if isinstance(module, nn.LayerNorm):
+            return {"epsilon": float(module.eps)}
+        if has_statistics(module) and hasattr(module, "eps"):  # frozen
             return {"epsilon": float(module.eps)}
         return {}
 
@@ -225,14 +217,14 @@ class TorchSide:
         """Output of one leaf module on given inputs."""
         module = self.model.get_submodule(path).train(train)
         with torch.no_grad():
-            return _numpy(module(*[self._tensor(value) for value in inputs]))
+            return to_numpy(module(*[self._tensor(value) for value in inputs]))
 
     def leaf_inputs(self, path: str, inputs: Sequence[np.ndarray], *, train: bool) -> list[np.ndarray]:
         """What a leaf module receives when the model runs on `inputs`."""
         received: list[np.ndarray] = []
         module = self.model.get_submodule(path)
         handle = module.register_forward_pre_hook(
-            lambda _, arguments: received.extend(_numpy(a) for a in arguments) if not received else None
+            lambda _, arguments: received.extend(to_numpy(a) for a in arguments) if not received else None
         )
         self.model.train(train)
         try:
@@ -242,18 +234,26 @@ class TorchSide:
             handle.remove()
         return received
 
-    def _forward(self, tensors: Sequence[torch.Tensor]) -> dict[str, torch.Tensor]:
-        result = self.model(*tensors)
-        return self.side.outputs(result) if self.side.outputs else _named(result)
-
     def _tensor(self, value: np.ndarray, *, gradient: bool = False) -> torch.Tensor:
         tensor = torch.from_numpy(np.array(value))
         if tensor.is_floating_point():
             tensor = tensor.to(self.dtype).requires_grad_(gradient)
         return tensor
 
-    def _targets(self, targets: Mapping[str, np.ndarray]) -> dict[str, torch.Tensor]:
-        return {name: self._tensor(value) for name, value in targets.items()}
+    def _facts(self) -> dict[str, Any]:
+        return {"norms": {}, "sums": {}}
+
+    def _array(self, value: Any) -> np.ndarray:
+        return to_numpy(torch.as_tensor(value))
+
+    def _gradient(self, tensor: torch.Tensor) -> np.ndarray:
+        return np.zeros(0) if tensor.grad is None else to_numpy(tensor.grad)
+
+    def _has_gradient(self, tensor: Any) -> bool:
+        return tensor.requires_grad
+
+    def _exact(self) -> AbstractContextManager[None]:
+        return nullcontext()
 
     def _cast(self, losses: Any) -> Any:
         return losses.to(self.dtype) if self.match_paddle and isinstance(losses, nn.Module) else losses
@@ -264,30 +264,34 @@ class TorchSide:
             named.update({f"losses.{name}": p for name, p in self._training[0].named_parameters()})
         return named
 
-    def _gains(self) -> dict[str, float]:
+    def _gains(self) -> dict[str, dict[str, Any]]:
         names = {id(parameter): name for name, parameter in self._named_parameters().items()}
-        inner, gains = self._training[2], {}
+        inner, gains, adaptive = self._training[2], {}, {}
         for group in inner.param_groups:
             for parameter in group["params"]:
-                square = inner.state[parameter].get("exp_avg_sq")
-                divisor = 1.0 if square is None else float(square.min().sqrt()) + group["eps"]
-                gains[names[id(parameter)]] = float(group["lr"]) / divisor
-        return gains
+                name, state = names[id(parameter)], inner.state.get(parameter, {})
+                gains[name] = float(group["lr"])
+                if "exp_avg_sq" in state:
+                    mean, root = _moments(state, group)
+                    gains[name] = to_numpy((group["lr"] / root * (1.0 + mean.abs() / root)).float())
+                    adaptive[name] = float(mean.square().mean().sqrt())
+        return {"gains": gains, "adaptive": adaptive}
 
     def _clear_gradients(self) -> None:
         for parameter in self._named_parameters().values():
             parameter.grad = None
 
     @contextmanager
-    def _hooks(self, trace: Trace, fired: list[tuple[str, np.ndarray]] | None) -> Iterator[None]:
+    def _watched(self, trace: Trace, fired: list[tuple[str, np.ndarray]], *, backward: bool) -> Iterator[None]:
         handles = []
         for path, module in self.model.named_modules():
             if path:
-                handles.append(module.register_forward_hook(_recorder(trace, path, fired)))
-            if _tracks(module):
-                handles.append(module.register_forward_pre_hook(_counter(trace.meta["norms"], path)))
+                handles.append(module.register_forward_hook(recorder(trace, path, fired if backward else None)))
+            if tracks(module):
+                handles.append(module.register_forward_pre_hook(counter(trace.meta["norms"], path)))
         try:
-            yield
+            with torch.set_grad_enabled(backward):
+                yield
         finally:
             for handle in handles:
                 handle.remove()
@@ -295,75 +299,30 @@ class TorchSide:
     def _add_gradients(
         self, trace: Trace, fired: Sequence[tuple[str, np.ndarray]], inputs: Sequence[torch.Tensor]
     ) -> None:
-        parameters = {name: _gradient(parameter) for name, parameter in self.model.named_parameters()}
+        parameters = {name: self._gradient(parameter) for name, parameter in self.model.named_parameters()}
         for path, gradient in fired:
             trace.add(f"gradient/{path}.output", gradient)
+            add_magnitudes(trace.meta["sums"], path, self.model.get_submodule(path), gradient)
             for name in [n for n in parameters if n.rpartition(".")[0] == path]:
                 trace.add(f"gradient/{name}", parameters.pop(name))
         for name in reversed(list(parameters)):
             trace.add(f"gradient/{name}", parameters[name])
         for index, tensor in enumerate(inputs):
-            trace.add(f"gradient/input.{index}", _gradient(tensor))
+            trace.add(f"gradient/input.{index}", self._gradient(tensor))
 
 
-def _recorder(trace: Trace, path: str, fired: list[tuple[str, np.ndarray]] | None) -> Any:
-    leaf = path in trace.meta["leaves"]
-
-    def hook(module: nn.Module, arguments: Any, output: Any) -> None:
-        if not isinstance(output, torch.Tensor):
-            return
-        trace.add(path, _numpy(output))
-        if fired is not None and leaf and output.requires_grad:
-            output.register_hook(lambda gradient: fired.append((path, _numpy(gradient))))
-
-    return hook
-
-
-def _counter(norms: dict[str, Any], path: str) -> Any:
-    def hook(module: nn.Module, arguments: Any) -> None:
-        if not module.training:
-            return
-        x = arguments[0]
-        call = {"count": x.numel() // x.shape[1], "momentum": float(module.momentum)}
-        norms.setdefault(path, []).append({**call, "before": _numpy(module.running_var)})
-
-    return hook
-
-
-def _shifts(module: nn.Module) -> bool:
-    """Whether it adds a bias per channel: its gradient is a sum, which may cancel to nothing but rounding."""
-    bias = getattr(module, "bias", None)
-    return isinstance(bias, nn.Parameter) and bias.ndim == 1 and not list(module.children())
-
-
-def _summer(sums: dict[str, float], path: str) -> Any:
-    def hook(module: nn.Module, arguments: Any, output: Any) -> None:
-        if isinstance(output, torch.Tensor) and output.requires_grad:
-            output.register_hook(lambda gradient: _add_magnitudes(sums, path, module, _numpy(gradient)))
-
-    return hook
-
-
-def _add_magnitudes(sums: dict[str, float], path: str, module: nn.Module, gradient: np.ndarray) -> None:
-    if _shifts(module) and gradient.ndim > 1:
-        channel = gradient.ndim - 1 if isinstance(module, nn.Linear) else 1
-        others = tuple(axis for axis in range(gradient.ndim) if axis != channel)
-        count = gradient.size // gradient.shape[channel]
-        magnitudes = np.sqrt(count) * float(np.abs(gradient).sum(axis=others).max())
-        sums[f"{path}.bias"] = sums.get(f"{path}.bias", 0.0) + magnitudes
-
-
-def _tracks(module: nn.Module) -> bool:
-    """Whether it averages running statistics with a momentum; a frozen batch norm has none."""
-    return getattr(module, "running_var", None) is not None and getattr(module, "momentum", None) is not None
+def _moments(state: Mapping[str, Any], group: Mapping[str, Any]) -> tuple[torch.Tensor, torch.Tensor]:
+    """Adam's mean gradient, and what it is divided by."""
+    step, (beta1, beta2) = float(state["step"]), group["betas"]
+    return state["exp_avg"] / (1 - beta1**step), (state["exp_avg_sq"] / (1 - beta2**step)).sqrt() + group["eps"]
 
 
 def _round_attributes(model: nn.Module) -> None:
     kinds = (nn.modules.batchnorm._NormBase, nn.LayerNorm)  # Paddle's GroupNorm holds its epsilon in float64
     for module in model.modules():
-        if (isinstance(module, kinds) or _tracks(module)) and isinstance(getattr(module, "eps", None), float):
+        if (isinstance(module, kinds) or tracks(module)) and isinstance(getattr(module, "eps", None), float):
             module.eps = float(np.float32(module.eps))
-        if _tracks(module):
+        if tracks(module):
             module.momentum = 1.0 - float(np.float32(1.0 - module.momentum))
 
 
@@ -391,19 +350,3 @@ def _window_attributes(module: nn.Module) -> dict[str, Any]:
         if isinstance(module, nn.AvgPool2d):
             attributes["counts_padding"] = module.count_include_pad
     return attributes
-
-
-def _named(result: Any) -> dict[str, torch.Tensor]:
-    if isinstance(result, Mapping):
-        return dict(result)
-    if isinstance(result, (tuple, list)):
-        return {str(index): value for index, value in enumerate(result)}
-    return {"0": result}
-
-
-def _gradient(tensor: torch.Tensor) -> np.ndarray:
-    return np.zeros(0) if tensor.grad is None else _numpy(tensor.grad)
-
-
-def _numpy(tensor: torch.Tensor) -> np.ndarray:
-    return tensor.detach().clone().numpy()

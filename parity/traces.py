@@ -44,6 +44,10 @@ class Trace:
             name = f"{name}@{repeat}"
         self.points[name] = array
 
+    def without_arrays(self) -> Trace:
+        """Only the single numbers of it: losses, rates."""
+        return Trace({name: value for name, value in self.points.items() if value.size == 1}, dict(self.meta))
+
 
 def digest(array: np.ndarray) -> np.ndarray:
     """(3 + n,) float64: rms, largest magnitude, a projection of all elements, then n <= 24 samples.
@@ -68,13 +72,24 @@ def sample_index(size: int) -> np.ndarray:
 
 
 def _weights(size: int) -> np.ndarray:
-    """Numbers of either sign with magnitudes in [1, 2): the splitmix64 hash of the index."""
+    """Numbers of either sign with magnitudes in [1, 2), by their index; the longest so far is kept."""
+    global _known_weights
+    if size > _known_weights.size:
+        _known_weights = _hashes(size)
+    return _known_weights[:size]
+
+
+def _hashes(size: int) -> np.ndarray:
+    """The splitmix64 hash of each index, as a number."""
     z = np.arange(1, size + 1, dtype=np.uint64) * np.uint64(0x9E3779B97F4A7C15)
     z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
     z = z ^ (z >> np.uint64(31))
     magnitude = 1.0 + (z >> np.uint64(11)).astype(np.float64) * 2.0**-53
     return np.where(z & np.uint64(1), magnitude, -magnitude)
+
+
+_known_weights = np.zeros(0)
 
 
 @dataclass

@@ -12,6 +12,7 @@ import numpy as np
 
 from parity import fill, inputs
 from parity.case import Case, Probe, Schedule, Side
+from parity.cases import engine, figures
 
 UPSTREAM = "MichaelFan01/STDC-Seg@59ff37f"
 NUM_CLASSES = 19
@@ -149,20 +150,6 @@ def _reference(backbone: str) -> Side:
     return Side(model, losses, optimizer, rate, postprocess=lambda outputs: {"pred": outputs["semantic"].argmax(1)})
 
 
-class _Stepper:
-    """The engine's optimizer, which is told the iteration, as one that counts."""
-
-    def __init__(self, optimizer: Any, iteration: int) -> None:
-        self.optimizer, self.inner, self.iteration = optimizer, optimizer.inner, iteration
-
-    def step(self) -> None:
-        self.optimizer.step(self.iteration)
-        self.iteration += 1
-
-    def learning_rates(self) -> dict[str, float]:
-        return self.optimizer.learning_rates()
-
-
 def _port(backbone: str) -> Side:
     def model() -> Any:
         from paddleseg_ext.models import STDCSeg, backbones
@@ -204,7 +191,7 @@ def _port(backbone: str) -> Side:
         from paddleseg_ext.optim import build_optimizer
 
         config = {"type": "Momentum", "momentum": 0.9, "weight_decay": 5e-4, "param_groups": PARAM_GROUPS}
-        return _Stepper(build_optimizer(config, polynomial(schedule), model=model, losses=losses), schedule.start)
+        return build_optimizer(config, polynomial(schedule), model=model, losses=losses)
 
     def rate(iteration: int, schedule: Schedule) -> float:
         return polynomial(schedule)(iteration)
@@ -212,7 +199,16 @@ def _port(backbone: str) -> Side:
     def postprocess(outputs: Mapping[str, Any]) -> dict[str, np.ndarray]:
         return {"pred": outputs["semantic"].argmax(1).numpy()}
 
-    return Side(model, losses, optimizer, rate, postprocess=postprocess, data=_data)
+    return Side(
+        model,
+        losses,
+        optimizer,
+        rate,
+        postprocess=postprocess,
+        data=_data,
+        metrics=figures.SEMANTIC,
+        train_step=engine.train_step,
+    )
 
 
 def _case(name: str, reference: str, port: str) -> Case:

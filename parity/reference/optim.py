@@ -85,3 +85,42 @@ class ScheduledSGD:
         rate = self.schedule(self.iteration)
         for group in self.optim.param_groups:
             group["lr"] = rate * group["lr_mult"]
+
+
+class ScheduledAdam(ScheduledSGD):
+    """Adam, without weight decay, whose learning rates are set likewise.
+
+    Args:
+        groups: as of `ScheduledSGD`.
+        schedule: 0-based iteration -> base learning rate.
+        start: iteration of the first step.
+    """
+
+    def __init__(
+        self, groups: Iterable[Mapping[str, Any]], *, schedule: Callable[[int], float], start: int = 0
+    ) -> None:
+        self.schedule = schedule
+        self.iteration = start
+        self.optim = torch.optim.Adam([{"lr_mult": 1.0, **group} for group in groups], lr=schedule(start))
+        self._set_rates()
+
+
+def warmup_multistep(
+    iteration: int, *, base_lr: float, warmup_iters: int, warmup_factor: float, milestones: Iterable[int], gamma: float
+) -> float:
+    """The learning rate of the step with this 0-based index: linear warm-up, then a drop at each milestone.
+
+    Args:
+        iteration: 0-based.
+        base_lr: rate from step `warmup_iters` on, until the first milestone.
+        warmup_iters: length of the warm-up in steps; 0 means none.
+        warmup_factor: rate of step 0 over `base_lr`.
+        milestones: first iterations of lower rates.
+        gamma: factor of a drop.
+
+    Upstream: facebookresearch/detectron2@02b5c4e detectron2/solver/lr_scheduler.py
+    """
+    if iteration < warmup_iters:
+        done = iteration / warmup_iters
+        return base_lr * (warmup_factor * (1.0 - done) + done)
+    return base_lr * gamma ** sum(iteration >= milestone for milestone in milestones)

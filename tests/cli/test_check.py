@@ -66,7 +66,7 @@ def test_my_own_port_passes_and_reports(tmp_path, mine):
     (case,) = json.loads(done.stdout)["cases"]
     assert case["passed"] and case["chain"]["status"] == "unverified"
     reasons = {stage["stage"]: stage["reason"] for stage in case["stages"] if stage["reason"]}
-    assert set(reasons) == {"loss", "gradients", "step", "trajectory", "data", "postprocess"}
+    assert set(reasons) == {"loss", "gradients", "step", "trajectory", "data", "postprocess", "metrics"}
     forward = next(stage for stage in case["stages"] if stage["stage"] == "forward")
     assert forward["points"] == 5 and 0 < forward["worst"] < 1e-9
 
@@ -95,6 +95,40 @@ def test_isolated_sides_give_the_same_verdict(tmp_path, mine):
         assert one == other
 
 
+SEVERAL = MINE.replace("CASE =", "def dying():\n    import os\n    os._exit(9)\n\n\nright =")
+SEVERAL += """
+import dataclasses
+crash = dataclasses.replace(right, name="crash", port=Side(model=dying))
+other = dataclasses.replace(right, name="other", size=(9, 17))
+CASES = {cases}
+"""
+
+
+def test_jobs_change_neither_verdicts_nor_their_order(tmp_path):
+    (tmp_path / "several.py").write_text(SEVERAL.format(port=WRONG, cases="(right, other)"))
+    found = []
+    for jobs in (1, 2):
+        done = check("several.py", "--jobs", jobs, "--json", f"{jobs}.json", "--report-dtype", "none", cwd=tmp_path)
+        assert done.returncode == 1, done.stderr
+        assert "checking mine ..." in done.stderr and "checking other ..." in done.stderr
+        found.append(json.loads((tmp_path / f"{jobs}.json").read_text()))
+    assert found[1]["machine"]["cpu"].startswith("1 thread") and "2 processes" in found[1]["machine"]["cpu"]
+    for one, other in zip(*(report["cases"] for report in found)):
+        for case in (one, other):
+            for part in (case, *case["stages"]):
+                part.pop("seconds")
+        assert one == other
+    assert [case["case"] for case in found[0]["cases"]] == ["mine", "other"]
+
+
+def test_a_worker_that_dies_is_a_crash_of_its_case_alone(tmp_path):
+    (tmp_path / "several.py").write_text(SEVERAL.format(port=RIGHT, cases="(right, crash, other)"))
+    done = check("several.py", "--jobs", 2, "--report-dtype", "none", cwd=tmp_path)
+    assert done.returncode == 3
+    assert "the process of the case ended with exit code 9" in done.stdout and "2 of 3 cases passed" in done.stdout
+    assert "Traceback" not in done.stderr
+
+
 def test_reprod_log_files_hold_both_sides(tmp_path, mine):
     done = check(mine(RIGHT), "--reprod-log", "logs", "--report-dtype", "none", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
@@ -117,6 +151,7 @@ def test_reprod_log_files_hold_both_sides(tmp_path, mine):
         (["--input", "none.jpg"], "there is no such file"),
         (["--case", "stdc1", "--size", "0", "5"], "expected two positive numbers"),
         (["--cases", "stdc1"], "unrecognized arguments"),
+        (["--jobs", "0"], "expected a positive number"),
     ],
 )
 def test_bad_usage_exits_2_with_one_message(tmp_path, arguments, expected):

@@ -18,7 +18,7 @@ import pytest
 from paddleseg_ext.losses import build_losses
 from paddleseg_ext.optim import PolynomialDecay, build_optimizer
 from parity import Case
-from parity.cases import stdc
+from parity.cases import engine, stdc
 
 pytestmark = pytest.mark.parity
 
@@ -106,7 +106,9 @@ def training(
     def build(model: Any, losses: Any, schedule: Any) -> Any:
         config = {"type": "Momentum", "momentum": 0.9, "weight_decay": 5e-4, "param_groups": groups, **changes}
         optimizer = build_optimizer(config, polynomial(schedule, **(rate or {})), model=model, losses=losses)
-        return stdc._Stepper(optimizer, schedule.start + shift)
+        own = optimizer.schedule
+        optimizer.schedule = lambda iteration: own(iteration + shift)
+        return optimizer
 
     return build
 
@@ -122,21 +124,36 @@ def one_label(label: np.ndarray) -> np.ndarray:
     return label
 
 
-class Forgetful:
+def forgetful(model: Any, losses: Any, schedule: Any) -> Any:
     """An optimizer that loses its accumulators once, as if it were resumed without its state."""
+    optimizer = training()(model, losses, schedule)
+    own = optimizer.step
 
-    def __init__(self, own: Any) -> None:
-        self.own, self.inner, self.steps = own, own.inner, 0
-
-    def step(self) -> None:
-        self.steps += 1
-        if self.steps == 4:
-            for value in self.inner._accumulators["velocity"].values():
+    def step(iteration: int, scaler: Any = None) -> None:
+        if iteration == schedule.start + 3:
+            for value in optimizer.inner._accumulators["velocity"].values():
                 value.zero_()
-        self.own.step()
+        own(iteration, scaler)
 
-    def learning_rates(self) -> Any:
-        return self.own.learning_rates()
+    optimizer.step = step
+    return optimizer
+
+
+def hoarding(model: Any, losses: Any, schedule: Any) -> Any:
+    """An optimizer that never clears the gradients."""
+    optimizer = training()(model, losses, schedule)
+    optimizer.clear_grad = lambda: None
+    return optimizer
+
+
+def without_auxiliary(model: Any, losses: Any, optimizer: Any, inputs: Any, targets: Any, iteration: int) -> Any:
+    """A training step that minimises the first term alone."""
+
+    def first(outputs: Any, targets: Any) -> Any:
+        return dict(list(losses(outputs, targets).items())[:1])
+
+    terms = engine.train_step(model, first, optimizer, inputs, targets, iteration)
+    return {**dict.fromkeys(("loss_aux16", "loss_aux32", "loss_detail_bce", "loss_detail_dice"), 0.0), **terms}
 
 
 # --- the mistakes ---------------------------------------------------------------------------------------------------
@@ -152,6 +169,7 @@ class Fault:
         optimizer: wrong one; called as the case's own, as are the next two.
         rate: wrong schedule.
         postprocess: wrong one.
+        train_step: wrong one.
         data: changes what the data pipeline makes, by name.
         verdict: of the first finding.
         cause: what the diagnosis has to contain.
@@ -162,6 +180,7 @@ class Fault:
     optimizer: Callable[[Any, Any, Any], Any] | None = None
     rate: Callable[[int, Any], float] | None = None
     postprocess: Callable[[Any], Any] | None = None
+    train_step: Callable[..., Any] | None = None
     data: Callable[[str, np.ndarray], np.ndarray] | None = None
     verdict: str = "fail"
     cause: str = ""
@@ -169,7 +188,8 @@ class Fault:
     def planted_in(self, case: Case) -> Case:
         """The case with this mistake in its port."""
         own = case.port
-        changes = {name: getattr(self, name) for name in ("optimizer", "rate", "postprocess") if getattr(self, name)}
+        names = ("optimizer", "rate", "postprocess", "train_step")
+        changes = {name: getattr(self, name) for name in names if getattr(self, name)}
         changes["losses"] = lambda targets: self.losses(own.losses(targets), targets)
         if self.data:
             changes["data"] = lambda seed: {name: self.data(name, value) for name, value in own.data(seed).items()}
@@ -221,18 +241,24 @@ FAULTS = {
     "the decay is linear": Fault(
         "step/schedule/1001",
         rate=lambda iteration, schedule: polynomial(schedule, power=1.0)(iteration),
-        cause="the schedule differs at other iterations",
+        cause="power 1, reference 0.9",
     ),
     "momentum is 0.95": Fault(f"step/2/optimizer/{FEATURES}.0.conv.weight.velocity", optimizer=training(momentum=0.95)),
     "momentum is Nesterov's": Fault(
-        f"step/1/update/{FEATURES}.0.conv.weight", optimizer=training(use_nesterov=True), cause="update rule"
+        f"step/1/update/{FEATURES}.0.conv.weight", optimizer=training(use_nesterov=True), cause="momentum is Nesterov's"
     ),
     "gradients are clipped": Fault(
         f"step/1/optimizer/{FEATURES}.0.conv.weight.velocity",
         optimizer=training(grad_clip={"type": "ClipGradByGlobalNorm", "clip_norm": 0.1}),
     ),
-    "accumulators are forgotten at the fourth step": Fault(
-        "trajectory/5/loss/loss_seg", optimizer=lambda *arguments: Forgetful(training()(*arguments))
+    "accumulators are forgotten at the fourth step": Fault("trajectory/5/loss/loss_seg", optimizer=forgetful),
+    "gradients of the last step stay": Fault(
+        f"step/2/optimizer/{FEATURES}.0.conv.weight.velocity", optimizer=hoarding, cause="not cleared"
+    ),
+    "the engine minimises one term alone": Fault("step/1/loss/loss_aux16", train_step=without_auxiliary),
+    "the engine counts from 1": Fault(
+        f"step/1/learning_rate/{FEATURES}.0.conv.weight",
+        train_step=lambda *arguments: engine.train_step(*arguments[:-1], arguments[-1] + 1),
     ),
     # before and after the model
     "colours are in OpenCV's order": Fault("data/0/image", data=lambda name, x: x[::-1] if "image" in name else x),

@@ -12,7 +12,8 @@ import pytest
 import torch
 
 from parity.known import LEDGER, RunningVariance
-from parity.torch_side import _counter, _round_attributes, _round_groups
+from parity.torch_hooks import counter
+from parity.torch_side import _round_attributes, _round_groups
 
 pytestmark = pytest.mark.parity
 
@@ -64,7 +65,7 @@ def test_running_variance_is_predicted_over_steps_to_the_last_bits(shape, moment
     for _ in range(3):
         x = 3.0 + 2.0 * RANDOM.standard_normal(shape)
         calls = {}
-        handle = ours.register_forward_pre_hook(_counter(calls, "bn"))
+        handle = ours.register_forward_pre_hook(counter(calls, "bn"))
         ours(torch.from_numpy(x))
         handle.remove()
         theirs(paddle.to_tensor(x))
@@ -89,7 +90,7 @@ def test_the_variance_that_paddle_averages_is_the_biased_one():
 def test_several_calls_in_one_step_are_predicted_call_by_call():
     ours, theirs = norms()
     predicted, calls = RunningVariance(buffers(ours)), {}
-    ours.register_forward_pre_hook(_counter(calls, "bn"))
+    ours.register_forward_pre_hook(counter(calls, "bn"))
     for shape in ((2, 3, 4, 4), (2, 3, 1, 1), (1, 3, 5, 5)):
         x = RANDOM.standard_normal(shape)
         ours(torch.from_numpy(x))
@@ -102,7 +103,7 @@ def test_several_calls_in_one_step_are_predicted_call_by_call():
 def test_a_norm_in_evaluation_mode_is_not_predicted_to_move():
     ours, theirs = norms()
     predicted, calls = RunningVariance(buffers(ours)), {}
-    ours.register_forward_pre_hook(_counter(calls, "bn"))
+    ours.register_forward_pre_hook(counter(calls, "bn"))
     x = RANDOM.standard_normal((2, 3, 4, 4))
     for training in (True, False, True):
         ours.train(training)

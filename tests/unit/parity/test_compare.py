@@ -336,3 +336,18 @@ def test_numerics_of_nothing_is_empty():
     assert (
         numerics(Trace({"pred": np.int64([1])}), Trace({"pred": np.int64([1])}), Trace({"pred": np.int64([1])})) == {}
     )
+
+
+def test_a_scale_can_be_of_each_element():
+    expected, actual = np.array([1.0, 1.0]), np.array([1.0, 1.0 + 5e-9])
+    wide = np.array([0.0, 5e-9 / policy.SUM_ULPS])
+    assert compare_point("x", expected, actual, "sum", wide).passed
+    found = compare_point("x", expected, actual, "sum", wide[::-1])
+    assert not found.passed and "at [1]" in found.text and found.error == pytest.approx(5e-9)
+
+
+def test_the_element_that_is_furthest_beyond_its_own_limit_is_shown():
+    expected = np.array([1.0, 1.0, 1.0])
+    actual = expected + np.array([8e-9, 4e-9, 1e-12])
+    found = compare_point("x", expected, actual, "sum", np.array([7e-9 / policy.SUM_ULPS, 0.0, 0.0]))
+    assert not found.passed and "at [1]" in found.text

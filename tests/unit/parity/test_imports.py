@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -10,8 +11,14 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[3]
-TORCH = ("parity/torch_side.py", "parity/torch_files.py", "parity/reference/", "parity/upstream/record_")
-PADDLE = ("parity/paddle_side.py", "parity/paddle_float64.py")
+TORCH = ("parity/torch_", "parity/reference/", "parity/upstream/", "parity/probes/", "parity/diagnosis/calls.py")
+PADDLE = (
+    "parity/paddle_side.py",
+    "parity/paddle_float64.py",
+    "parity/probes/",
+    "parity/faults/",
+    "parity/diagnosis/calls.py",
+)
 
 
 def sources(folder):
@@ -88,7 +95,7 @@ def test_the_product_never_imports_torch_or_the_harness():
 
 
 def test_torch_is_imported_by_the_reference_side_only():
-    assert offenders("parity", "torch", allowed=TORCH) == []
+    assert offenders("parity", "torch", allowed=TORCH, lazily_allowed=("parity/cases/",)) == []
 
 
 def test_paddle_is_imported_by_the_ports_side_only():
@@ -115,7 +122,7 @@ def test_no_module_has_the_name_of_a_standard_or_required_module():
     for path in (ROOT / "requirements").glob("*.txt"):
         for line in path.read_text(encoding="utf-8").splitlines():
             if line.strip() and not line.startswith(("#", "-")):
-                required.add(line.partition("==")[0].strip().lower().replace("_", "-"))
+                required.add(re.split("[<>=]", line)[0].strip().lower().replace("_", "-"))
     taken = set(sys.stdlib_module_names)
     for module, distributions in packages_distributions().items():
         if any(name.lower().replace("_", "-") in required for name in distributions):
@@ -131,6 +138,7 @@ import sys
 import paddleseg_ext, paddleseg_ext.errors, paddleseg_ext.registry, paddleseg_ext.threads
 import parity, parity.bench, parity.cli, parity.compare, parity.chain, parity.diagnose, parity.isolation, parity.known
 import parity.report, parity.traces, parity.weights, parity.torch_files
+import parity.commands, parity.probes
 from parity import cases
 loaded = cases.load()
 for case in loaded.values():

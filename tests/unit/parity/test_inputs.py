@@ -75,3 +75,14 @@ def test_the_top_rows_of_labels_are_ignored():
 def test_the_ignored_id_and_the_number_of_classes_can_be_chosen():
     label = inputs.labels(2, 3, ignore=7).make("label", (33, 65))
     assert set(np.unique(label)) == {0, 1, 2, 7}
+
+
+def test_draws_are_exact_in_float32_between_0_and_1_and_independent_of_the_size():
+    spec = inputs.uniform(2, (50, 2))
+    draws = spec.make("draws", (33, 65), 1)
+    assert draws.shape == (2, 50, 2) and draws.dtype == np.float32
+    assert ((draws > 0) & (draws < 1)).all() and (draws * 8192 % 2 == 1).all()
+    assert np.array_equal(draws, spec.make("draws", (9, 9), 1)) and not np.array_equal(
+        draws, spec.make("draws", (9, 9), 2)
+    )
+    assert len(np.unique(draws)) > 150

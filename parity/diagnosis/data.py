@@ -1,0 +1,235 @@
+"""Why a data pipeline or post-processing differs: what would have to be done to its arrays to make them agree.
+
+Of upstream's pipeline only digests are known, which any change of an array changes: if the port's array, changed in
+some way, has upstream's digest, that change is the difference.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any, Callable
+
+import numpy as np
+
+from parity.compare import Finding
+from parity.diagnosis import values
+from parity.traces import digest, sample_index
+
+Arrays = Mapping[str, np.ndarray]
+Digests = Mapping[str, tuple[tuple[int, ...], np.ndarray]]
+IGNORED = 255
+
+
+def explain(finding: Finding, own: Arrays, recorded: Digests) -> str:
+    """The cause of the first divergence of a data pipeline, in one sentence; "" if none is found.
+
+    Args:
+        finding: the first divergence.
+        own: what the port's pipeline makes.
+        recorded: shape and digest of what upstream's makes.
+    """
+    name = finding.point.partition("/")[2]
+    name = name[: -len(".shape")] if name.endswith(".shape") else name
+    if name not in own or name not in recorded:
+        return f"only one side makes {name}"
+    wrong = [n for n in own if n in recorded and not _agrees(own[n], recorded[n])]
+    where = f"{len(wrong)} of {len(own)} points differ, first {name}"
+    array, truth = own[name], recorded[name]
+    for text, change in _image_changes(array) if array.ndim == 3 else _label_changes():
+        if _agrees(change(array), truth):
+            others = sum(_agrees(change(own[n]), recorded[n]) for n in wrong if own[n].ndim == array.ndim)
+            return f"{text}: so changed, {others} of the differing points agree with upstream ({where})"
+    if array.ndim == 3 and array.shape == truth[0]:
+        affine = _affine(array, truth[1])
+        if affine:
+            return f"{affine} ({where})"
+    if array.ndim == 2 and array.shape == truth[0]:
+        return _label_values(array, truth[1], where)
+    return f"no known change of {name} gives upstream's ({where}): an interpolation, a crop, or a draw; no cause found"
+
+
+def _agrees(array: np.ndarray, recorded: tuple[tuple[int, ...], np.ndarray]) -> bool:
+    shape, numbers = recorded
+    own = digest(array)
+    return tuple(array.shape) == tuple(shape) and own.shape == numbers.shape and _close(own, numbers)
+
+
+def _close(own: np.ndarray, numbers: np.ndarray) -> bool:
+    return bool(np.max(np.abs(own - numbers)) <= 1e-6 * (np.abs(numbers[0]) + 1e-30))
+
+
+Change = tuple[str, Callable[[np.ndarray], np.ndarray]]
+
+
+def _image_changes(array: np.ndarray) -> Iterator[Change]:
+    yield "the image has its channels reversed (BGR for RGB)", lambda x: x[::-1]
+    yield "the image is mirrored", lambda x: x[..., ::-1]
+    yield "the image is upside down", lambda x: x[..., ::-1, :]
+    yield "the image is 255 times upstream's: it is not divided by 255", lambda x: x / 255.0
+    yield "the image is a 255th of upstream's: it is divided by 255 twice", lambda x: x * 255.0
+    for axis, name in ((-1, "columns"), (-2, "rows")):
+        for step in (1, -1):
+            yield f"the image is shifted by {step} {name}", lambda x, s=step, a=axis: np.roll(x, -s, a)
+
+
+def _label_changes() -> Iterator[Change]:
+    kept = lambda x, y: np.where(x == IGNORED, x, y)  # noqa: E731
+    yield "label ids are one more than upstream's", lambda x: kept(x, x - 1)
+    yield "label ids are one less than upstream's (or ignored 0)", lambda x: kept(x, x + 1)
+    yield "the label is mirrored", lambda x: x[..., ::-1]
+    yield "the label is upside down", lambda x: x[..., ::-1, :]
+    for axis, name in ((-1, "columns"), (-2, "rows")):
+        for step in (1, -1):
+            yield f"the label is shifted by {step} {name}", lambda x, s=step, a=axis: np.roll(x, -s, a)
+
+
+def _affine(array: np.ndarray, numbers: np.ndarray) -> str:
+    """Whether each channel is a line of upstream's: then its mean and std are others."""
+    index = sample_index(array.size)
+    samples, theirs = array.ravel()[index].astype(np.float64), numbers[3:]
+    channel = index // (array.shape[1] * array.shape[2])
+    lines = []
+    for number in range(array.shape[0]):
+        mine = channel == number
+        if mine.sum() < 3 or np.ptp(theirs[mine]) == 0:
+            return ""
+        slope, shift = np.polyfit(theirs[mine], samples[mine], 1)
+        if np.max(np.abs(slope * theirs[mine] + shift - samples[mine])) > 1e-4 * (1 + np.abs(samples).max()):
+            return ""
+        lines.append((float(slope), float(shift)))
+    said = ", ".join(f"{slope:.4g} x {shift:+.4g}" for slope, shift in lines)
+    which = "std" if all(abs(shift) < 1e-3 for _, shift in lines) else "mean and std"
+    return f"the image is normalised with another {which}: its channels are {said}, of upstream's x"
+
+
+def _label_values(array: np.ndarray, numbers: np.ndarray, where: str) -> str:
+    own = set(np.unique(array).tolist())
+    samples = array.ravel()[sample_index(array.size)]
+    pairs = sorted({(int(a), int(b)) for a, b in zip(samples, numbers[3:]) if a != b})
+    if numbers[1] == IGNORED and IGNORED not in own:
+        return f"upstream ignores pixels ({IGNORED}), the port none: they became another class, such as 0 ({where})"
+    unseen = [a for a, b in pairs if b not in own]
+    shown = ", ".join(f"{a} for {b}" for a, b in pairs[:4])
+    if shown and not unseen:
+        return (
+            f"label ids at single pixels are others ({shown}): the label is interpolated or placed otherwise ({where})"
+        )
+    kinds = f" ({shown})" if shown else ""
+    return f"label ids differ{kinds}: the label is interpolated (bilinear for nearest), or placed otherwise ({where})"
+
+
+def idle_transform(make: Callable[[], Arrays]) -> str:
+    """The name of a transform of the port's pipeline without which the pipeline makes the same; "" if there is none.
+
+    Args:
+        make: () -> what the pipeline makes.
+    """
+    from paddleseg_ext.data.transforms.base import Compose
+
+    used: dict[str, type] = {}
+    own = Compose.replay
+
+    def replay(pipeline: Any, *arguments: Any) -> Any:
+        used.update({type(transform).__name__: type(transform) for transform in pipeline.transforms})
+        return own(pipeline, *arguments)
+
+    Compose.replay = replay
+    try:
+        plain = make()
+    finally:
+        Compose.replay = own
+    for name, transform in used.items():
+        apply = transform.__dict__.get("apply")
+        if apply is None:
+            continue
+        transform.apply = lambda self, sample, draws: sample
+        try:
+            without = make()
+        except Exception:  # later transforms need what it does
+            continue
+        finally:
+            transform.apply = apply
+        if all(np.array_equal(without[key], value) for key, value in plain.items()):
+            return name
+    return ""
+
+
+# --- post-processing ------------------------------------------------------------------------------------------------
+
+
+def explain_postprocess(reference: Any, outputs: Arrays, actual: Arrays, point: str) -> str:
+    """What the reference would have to be given to make what the port makes of the model's outputs.
+
+    Args:
+        reference: the torch side.
+        outputs: which both sides got.
+        actual: what the port makes of them.
+        point: name of the array that differs first.
+    """
+    for text, changed in _other_outputs(outputs):
+        made = reference.postprocess(changed).points
+        if point in made and made[point].shape == actual[point].shape and np.array_equal(made[point], actual[point]):
+            return f"{point} is what the reference makes when {text}"
+    plain = reference.postprocess(outputs).points.get(point)
+    if plain is not None:
+        relation = values.relation(np.asarray(plain, np.float64), np.asarray(actual[point], np.float64))
+        if relation:
+            return f"{point} {relation}"
+    return ""
+
+
+def _other_outputs(outputs: Arrays) -> Iterable[tuple[str, Arrays]]:
+    names = list(outputs)
+    for one in names:
+        for other in names:
+            if one != other and outputs[one].shape == outputs[other].shape:
+                yield f"{one} is replaced by {other}", {**outputs, one: outputs[other]}
+    for name, output in outputs.items():
+        yield f"{name} is negated", {**outputs, name: -output}
+        if output.ndim == 4:
+            yield f"{name} is mirrored", {**outputs, name: output[..., ::-1].copy()}
+            yield f"{name} is upside down", {**outputs, name: output[..., ::-1, :].copy()}
+            if output.shape[1] > 1:
+                yield f"the channels of {name} are reversed", {**outputs, name: output[:, ::-1].copy()}
+
+
+def keywords(port: Any, outputs: Arrays, expected: Arrays, point: str, function: Any, owners: Sequence[Any]) -> str:
+    """Which keyword of a function that post-processing calls, at its default or another value, makes it agree.
+
+    Args:
+        port: the Paddle side.
+        outputs: which both sides got.
+        expected: what the reference makes of them.
+        point: name of the array that differs first.
+        function: such as `paddleseg_ext.postprocess.panoptic_deeplab`.
+        owners: modules under whose name it is called.
+    """
+    for name, parameter in inspect.signature(function).parameters.items():
+        if not isinstance(parameter.default, (int, float)):
+            continue
+        for value in _around(parameter.default):
+            got = _with_keyword(port, outputs, function, owners, {name: value})
+            if point in got and np.array_equal(got[point], expected[point]):
+                return f"with {name}={values.short(value)} {point} agrees: this setting is another"
+    return ""
+
+
+def _around(value: float) -> list[float]:
+    if isinstance(value, int):
+        return sorted({value, 0, 1, value - 4, value + 4, 2 * value, value // 2, 3, 7})
+    return [value, value + 0.1, value - 0.1, 2 * value, value / 2]
+
+
+def _with_keyword(
+    port: Any, outputs: Arrays, function: Any, owners: Sequence[Any], keyword: Mapping[str, Any]
+) -> Arrays:
+    name = function.__name__
+    own = [getattr(owner, name) for owner in owners]
+    for owner, called in zip(owners, own):
+        setattr(owner, name, lambda *a, _called=called, **k: _called(*a, **{**k, **keyword}))
+    try:
+        return port.postprocess(outputs).points
+    finally:
+        for owner, called in zip(owners, own):
+            setattr(owner, name, called)

@@ -1,0 +1,133 @@
+"""Why learning rates differ: the schedule (all parameters), or a group's multiplier (some of them)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+
+from parity.diagnosis.updates import group_of
+
+Series = Mapping[int, float]
+CLOSE = 1e-9
+
+
+def explain_groups(ours: Mapping[str, float], theirs: Mapping[str, float]) -> str:
+    """What the rates of one step say: "" if they agree, or if all are off by one factor, which is the schedule's.
+
+    Args:
+        ours: parameter -> rate in the port.
+        theirs: in the reference.
+    """
+    missing, extra = [n for n in theirs if n not in ours], [n for n in ours if n not in theirs]
+    if missing or extra:
+        side, other, names = ("port", "reference", missing) if missing else ("reference", "port", extra)
+        whom = group_of(names, max(len(ours), len(theirs)))
+        return f"{whom}: in no group of the {side}'s optimizer, which does not train what the {other}'s does"
+    factors = {name: ours[name] / theirs[name] for name in theirs if theirs[name]}
+    off = {name: factor for name, factor in factors.items() if abs(factor - 1.0) > CLOSE}
+    if not off or (len(off) == len(factors) and max(off.values()) - min(off.values()) < 1e-9 * max(off.values())):
+        return ""
+    factor = next(iter(off.values()))
+    names = [name for name, value in off.items() if abs(value / factor - 1.0) < 1e-6]
+    return (
+        f"the learning rate of {group_of(names, len(factors))} is {factor:.4g} times the reference's, that of the"
+        " others agrees: a group's multiplier"
+    )
+
+
+def explain_schedule(ours: Series, theirs: Series, *, iters: int, warmup: int) -> str:
+    """Which setting of a schedule differs, in one sentence; "" if the schedules agree or nothing known fits.
+
+    Args:
+        ours: iteration -> rate of the port.
+        theirs: of the reference, at the same iterations, without gaps where both are asked for.
+        iters: length of the run.
+        warmup: length of its warm-up.
+    """
+    common = sorted(set(ours) & set(theirs))
+    off = [i for i in common if abs(ours[i] - theirs[i]) > CLOSE * abs(theirs[i])]
+    if not off:
+        return ""
+    return (
+        _base(ours, theirs, common)
+        or _moved(ours, theirs, common)
+        or _no_warmup(ours, theirs, iters, warmup, common)
+        or _warmup(ours, theirs, warmup, off)
+        or _decay(ours, theirs, iters, warmup, common)
+        or f"the schedules differ from iteration {off[0]} on ({ours[off[0]]:.6g}, reference {theirs[off[0]]:.6g})"
+    )
+
+
+def _base(ours: Series, theirs: Series, common: list[int]) -> str:
+    factors = [ours[i] / theirs[i] for i in common if theirs[i]]
+    if not factors or max(factors) - min(factors) > 1e-9 * max(factors):
+        return ""
+    return f"the rate is {factors[0]:.6g} times the reference's at every iteration: the base rate"
+
+
+def _moved(ours: Series, theirs: Series, common: list[int]) -> str:
+    for step in (1, -1, 2, -2):
+        pairs = [(ours[i], theirs[i + step]) for i in common if i + step in theirs]
+        if len(pairs) >= 3 and all(abs(a - b) <= CLOSE * abs(b) for a, b in pairs):
+            way = "ahead of" if step > 0 else "behind"
+            count = f"{abs(step)} step{'s' if abs(step) > 1 else ''}"
+            return f"the schedule is {count} {way} the reference's: its rate at i is the reference's at i{step:+d}"
+    return ""
+
+
+def _no_warmup(ours: Series, theirs: Series, iters: int, warmup: int, common: list[int]) -> str:
+    if not warmup or 0 not in ours or ours[0] <= theirs[0]:
+        return ""
+    start = [i for i in common if i <= warmup]
+    if all(ours[a] >= ours[b] for a, b in zip(start, start[1:])):
+        return (
+            f"the port has no warm-up: it starts at {ours[0]:.6g} and falls, the reference rises from {theirs[0]:.6g}"
+            f" in {warmup} iterations"
+        )
+    return ""
+
+
+def _warmup(ours: Series, theirs: Series, warmup: int, off: list[int]) -> str:
+    if not warmup or any(i > warmup for i in off):
+        return ""
+    kinds = {"port": _warmup_kind(ours, warmup), "reference": _warmup_kind(theirs, warmup)}
+    if kinds["port"] != kinds["reference"]:
+        return f"the warm-up is {kinds['port']}, the reference's {kinds['reference']}; after it both agree"
+    return f"the warm-ups differ ({kinds['port']}), from iteration {off[0]} on; after it both agree"
+
+
+def _warmup_kind(series: Series, warmup: int) -> str:
+    points = [i for i in sorted(series) if i < warmup]
+    if len(points) < 3:
+        return "too short to tell"
+    x = np.array(points, np.float64)
+    y = np.array([series[i] for i in points])
+    for name, values in (("linear", y), ("geometric", np.log(np.maximum(y, 1e-300)))):
+        line = np.polyval(np.polyfit(x, values, 1), x)
+        if np.max(np.abs(line - values)) <= 1e-6 * (np.max(np.abs(values)) or 1.0):
+            return name
+    return "neither linear nor geometric"
+
+
+def _decay(ours: Series, theirs: Series, iters: int, warmup: int, common: list[int]) -> str:
+    after = [i for i in common if warmup < i < iters]
+    base = theirs.get(warmup)
+    if not after or not base:
+        return ""
+    done = np.array([(i - warmup) / (iters - warmup) for i in after])
+    left = 1.0 - done
+    powers = {}
+    for side, series in (("port", ours), ("reference", theirs)):
+        rate = np.array([series[i] for i in after])
+        power = np.log(rate / base) / np.log(left)
+        powers[side] = float(np.median(power)) if np.ptp(power) <= 1e-6 else None
+    if powers["port"] is not None and powers["reference"] is not None:
+        return f"the polynomial has power {powers['port']:.4g}, reference {powers['reference']:.4g}"
+    if powers["reference"] is None:
+        return ""
+    shape = left ** powers["reference"]
+    end = (np.array([ours[i] for i in after]) - base * shape) / (1.0 - shape)
+    if np.ptp(end) <= 1e-6 * np.abs(end).max():
+        return f"the schedule ends at {float(np.median(end)):.4g}, the reference at 0"
+    return ""

@@ -1,0 +1,152 @@
+"""Why optimizer steps differ, by what differs first: rates, accumulators, updates, or running statistics."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from parity.case import Schedule
+from parity.compare import Finding
+from parity.diagnosis import rates, updates
+from parity.traces import Trace
+
+Arrays = Mapping[str, np.ndarray]
+
+_KNOWN = {
+    "loss": "the state before this step agrees, so a running value that no other point shows differs",
+    "learning_rate": "the losses agree, so the schedule, where it starts, or a parameter group's factor differs",
+    "optimizer": "losses and rates agree, so weight decay, clipping, momentum, or the group they apply to differs",
+    "update": "rates and accumulators agree, so the update rule differs, or only one side trains this parameter",
+    "buffer": "the updates agree, so the momentum of the running statistics differs",
+    "schedule": "the steps taken agree, so the schedule differs at other iterations",
+}
+
+
+def known(finding: Finding) -> str:
+    """What can cause a first divergence in training, by what agrees before it; "" if nothing is known.
+
+    Args:
+        finding: its point is `step/<number>/<kind>/<name>` or `step/schedule/<iteration>`.
+    """
+    kinds = finding.point.split("/")[1:3]
+    return next((text for kind, text in _KNOWN.items() if kind in kinds), "")
+
+
+class Steps:
+    """The recorded steps of both sides, and what they started from.
+
+    Args:
+        traces: of the `step` stage, (reference, port), under the port's names.
+        gradients: of the first step, by parameter.
+        before: parameters before the first step.
+        sides: (reference, port).
+        schedule: of the case's `step` stage.
+        iterations: at which the case samples the schedule.
+    """
+
+    def __init__(
+        self,
+        traces: tuple[Trace, Trace],
+        gradients: Arrays,
+        before: Arrays,
+        sides: tuple[Any, Any],
+        schedule: Schedule,
+        iterations: Sequence[int],
+    ) -> None:
+        self.traces, self.gradients, self.before = traces, gradients, before
+        self.sides, self.schedule, self.iterations = sides, schedule, iterations
+
+    def explain(self, finding: Finding) -> str:
+        """The cause of the first divergence, in one sentence."""
+        parts = finding.point.split("/")
+        kind = parts[1] if parts[1] == "schedule" else parts[2]
+        number = 1 if kind == "schedule" else int(parts[1])
+        own, reference = self.at(number, 1), self.at(number, 0)
+        found = ""
+        if kind in ("learning_rate", "schedule"):
+            found = rates.explain_groups(_rates(own), _rates(reference)) or self._schedule()
+        elif kind in ("optimizer", "update") and number == 1:
+            found = self._rules() or _untrained(own, reference)
+        elif kind in ("optimizer", "update"):
+            names = [name.partition("/")[2] for name in reference if name.startswith("update/")]
+            pair, before = (reference, own), (self.at(number - 1, 0), self.at(number - 1, 1))
+            found = updates.compare_momentum(pair, before, names, momentum_of(self.sides[0])) or self._rules()
+        return found or known(finding)
+
+    def at(self, number: int, side: int) -> Arrays:
+        """The points of one step of one side, 0 the reference, 1 the port."""
+        prefix = f"{number}/"
+        points = self.traces[side].points
+        return {name[len(prefix) :]: value for name, value in points.items() if name.startswith(prefix)}
+
+    def _rules(self) -> str:
+        rules = []
+        for side in (1, 0):
+            step = self.at(1, side)
+            names = [name.partition("/")[2] for name in step if name.startswith("learning_rate/")]
+            rules.append(
+                {
+                    name: updates.read(name, step, self.gradients[name], self.before[name])
+                    for name in names
+                    if name in self.gradients and name in self.before and self.gradients[name].size
+                }
+            )
+        return updates.compare_rules(*rules)
+
+    def _schedule(self) -> str:
+        run, warmup = self.schedule.iters, self.schedule.warmup_iters
+        near = [i for edge in (0, warmup, run) for i in range(edge - 3, edge + 5)]
+        wanted = sorted({i for i in [*near, *self.iterations] if 0 <= i < run})
+        try:
+            theirs, ours = (side.schedule(wanted, self.schedule) for side in self.sides)
+        except Exception:
+            return ""
+        found = rates.explain_schedule(ours, theirs, iters=run, warmup=warmup)
+        return found or self._start(ours, theirs)
+
+    def _start(self, ours: Mapping[int, float], theirs: Mapping[int, float]) -> str:
+        """The schedules agree, so the port is at another iteration of it."""
+        first = [_rates(self.at(1, side)) for side in (1, 0)]
+        name = next((n for n in first[1] if n in first[0]), None)
+        if name is None or not theirs:
+            return ""
+        start = self.schedule.start
+        for step in (1, -1, 2, -2):
+            moved = self.sides[0].schedule([start, max(start + step, 0)], self.schedule)
+            if len(moved) == 2 and abs(first[0][name] / first[1][name] * moved[start] / moved[start + step] - 1) < 1e-9:
+                way = "ahead" if step > 0 else "behind"
+                return f"the schedules agree, but the port's steps are {abs(step)} iteration {way} in it"
+        return "the schedules agree, but the rates that the steps use do not"
+
+
+def explain_trajectory(finding: Finding, traces: tuple[Trace, Trace]) -> str:
+    """When the loss curves part, and what that leaves."""
+    step = int(finding.point.split("/")[1])
+    return (
+        f"the losses of the first {step - 1} steps agree and those of step {step} do not, so step {step - 1} updated"
+        " differently: an accumulator or other state of the optimizer was lost or changed before it, or its rate or"
+        " gradient is handled differently from those of the steps before"
+    )
+
+
+def _rates(step: Arrays) -> dict[str, float]:
+    return {n.partition("/")[2]: float(v) for n, v in step.items() if n.startswith("learning_rate/")}
+
+
+def _untrained(own: Arrays, reference: Arrays) -> str:
+    for name, value in reference.items():
+        other = own.get(name)
+        if name.startswith("update/") and other is not None and value.any() != other.any():
+            still, moving = ("port", "reference") if value.any() else ("reference", "port")
+            return f"{name.partition('/')[2]} is not trained in the {still}, but in the {moving}"
+    return ""
+
+
+def momentum_of(reference: Any) -> float | None:
+    """The momentum that the reference's optimizer is set to, if it has one and can be asked."""
+    try:
+        return float(reference._training[2].param_groups[0]["momentum"])
+    except Exception:  # another optimizer, or in another process
+        return None

@@ -1,0 +1,218 @@
+"""Why an optimizer's step differs: each side's accumulators and updates are fitted against its gradient and parameter.
+
+    velocity = c * g + d * p          c: clipping or scaling, d: weight decay        (first step)
+    moment1  = (1 - beta1) * (c * g + d * p), moment2 = (1 - beta2) * (c * g + d * p)^2
+    update   = -rate * (velocity, or moment1' / (sqrt(moment2') + epsilon)) - rate * decoupled decay * p
+
+where g is the gradient, p the parameter before the step, and ' the correction of the first step.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from parity.diagnosis import values
+
+Arrays = Mapping[str, np.ndarray]
+SAMPLES = 4096  # elements that a fit looks at
+FITS = 1e-6  # residual over rms below which a fit is believed; rates and decays are float32 in Paddle
+
+
+@dataclass(frozen=True)
+class Rule:
+    """How a parameter is updated, as read from its first step.
+
+    Attributes:
+        scale: of the gradient; 1 if nothing clips it.
+        decay: added to the gradient, times the parameter.
+        beta1: of Adam, or None.
+        beta2: of Adam, or None.
+        epsilon: of Adam, or None.
+        decoupled: weight decay beside Adam's quotient (AdamW).
+        boost: the update over rate * velocity: 1 + momentum for Nesterov's, else 1; None if no multiple.
+    """
+
+    scale: float
+    decay: float
+    beta1: float | None = None
+    beta2: float | None = None
+    epsilon: float | None = None
+    decoupled: float = 0.0
+    boost: float | None = None
+
+
+def fit(target: np.ndarray, parts: Sequence[np.ndarray]) -> tuple[list[float], float]:
+    """(coefficients, residual over rms) of the least-squares fit of a tensor by a sum of others."""
+    every = -(-target.size // SAMPLES)
+    target = target.ravel()[::every]
+    columns = np.stack([part.ravel()[::every] for part in parts], axis=1).astype(np.float64)
+    scales = np.sqrt((columns**2).mean(axis=0))
+    scales[scales == 0] = 1.0
+    solution, *_ = np.linalg.lstsq(columns / scales, target.astype(np.float64), rcond=1e-13)
+    residual = target - columns @ (solution / scales)
+    rms = float(np.sqrt(np.mean(np.square(target)))) or 1.0
+    return [float(value) for value in solution / scales], float(np.sqrt(np.mean(residual**2))) / rms
+
+
+def read(name: str, step: Arrays, gradient: np.ndarray, before: np.ndarray) -> Rule | None:
+    """The rule that a parameter's first step follows; None if no rule fits.
+
+    Args:
+        name: of the parameter.
+        step: the points of the step, `<kind>/<name>`.
+        gradient: of the parameter.
+        before: the parameter before the step.
+    """
+    rate = float(step.get(f"learning_rate/{name}", 0.0))
+    update = step.get(f"update/{name}")
+    parts = [gradient, before] if before.size > 2 else [gradient]
+    moment = step.get(f"optimizer/{name}.moment1")
+    if moment is not None:
+        return _read_adam(name, step, moment, parts, rate)
+    velocity = step.get(f"optimizer/{name}.velocity")
+    if velocity is None:
+        if update is None or not rate:
+            return None
+        velocity = update / -rate
+    numbers, residual = fit(velocity, parts)
+    if residual > FITS:
+        return None
+    boost = values.ratio(velocity * -rate, update) if update is not None and rate else None
+    return Rule(numbers[0], numbers[1] if len(numbers) > 1 else 0.0, boost=1.0 if boost is None else boost)
+
+
+def _read_adam(name: str, step: Arrays, moment: np.ndarray, parts: Sequence[np.ndarray], rate: float) -> Rule | None:
+    numbers, residual = fit(moment, parts)
+    if residual > FITS:
+        return None
+    beta1 = 1.0 - numbers[0]
+    decay = numbers[1] / numbers[0] if len(numbers) > 1 else 0.0
+    square, update = step[f"optimizer/{name}.moment2"], step[f"update/{name}"]
+    corrected = moment / (1.0 - beta1)
+    quotient, misfit = fit(square, [corrected**2])
+    beta2 = 1.0 - quotient[0] if misfit <= FITS else None
+    if beta2 is None or not rate:
+        return Rule(1.0, decay, beta1, beta2)
+    epsilon, decoupled = _epsilon(update / -rate, corrected, np.sqrt(square / (1.0 - beta2)), parts[-1])
+    return Rule(1.0, decay, beta1, beta2, epsilon, decoupled)
+
+
+def _epsilon(update: np.ndarray, mean: np.ndarray, root: np.ndarray, before: np.ndarray) -> tuple[float | None, float]:
+    """(epsilon, decoupled decay) of update = mean / (root + epsilon) + decay * before."""
+    epsilon, decoupled = 1e-8, 0.0
+    for _ in range(20):  # each is found with the other held; both are small
+        numbers, _residual = fit(update - mean / (root + epsilon), [before])
+        decoupled = numbers[0] if abs(numbers[0]) > 1e-9 else 0.0
+        rest = update - decoupled * before
+        usable = np.abs(rest) > 1e-3
+        if not usable.any():
+            return None, decoupled
+        smallest = np.argsort(root[usable].ravel())[: max(1, usable.sum() // 4)]
+        found = (mean[usable] / rest[usable] - root[usable]).ravel()[smallest]
+        epsilon = max(float(np.median(found)), 0.0)
+    return epsilon, decoupled
+
+
+_NAMES = {
+    "decay": "weight decay",
+    "beta1": "Adam's beta1",
+    "beta2": "Adam's beta2",
+    "epsilon": "Adam's epsilon",
+    "decoupled": "decoupled weight decay (AdamW's)",
+}
+
+
+def compare_rules(ours: Mapping[str, Rule | None], theirs: Mapping[str, Rule | None]) -> str:
+    """What distinguishes the rules of two sides, and for which parameters; "" if they agree."""
+    for field in ("scale", "decay", "decoupled", "beta1", "beta2", "epsilon", "boost"):
+        pairs = {}
+        for name, rule in theirs.items():
+            own = ours.get(name)
+            if own is None or rule is None:
+                continue
+            one, other = getattr(own, field), getattr(rule, field)
+            if one is not None and other is not None and not _equal(field, one, other):
+                pairs[name] = (_rounded(field, one), _rounded(field, other))
+        if pairs:
+            return _told(field, pairs, len(theirs))
+    return ""
+
+
+def _equal(field: str, one: float, other: float) -> bool:
+    slack = {"decay": 1e-6, "decoupled": 1e-6, "epsilon": 0.02 * max(abs(one), abs(other))}.get(field, 1e-6)
+    return abs(one - other) <= slack
+
+
+def _rounded(field: str, value: float) -> float:
+    return 0.0 if field in ("decay", "decoupled") and abs(value) < 2e-7 else float(f"{value:.4g}")
+
+
+def _told(field: str, pairs: Mapping[str, tuple[float, float]], total: int) -> str:
+    (one, other), _ = Counter(pairs.values()).most_common(1)[0]
+    names = [name for name, pair in pairs.items() if pair == (one, other)]
+    whom = group_of(names, total)
+    if field == "scale":
+        return (
+            f"the optimizer gets gradients that are {one / other:.4g} times the reference's, of {whom}: they are"
+            " clipped or scaled on one side"
+        )
+    if field == "boost":
+        nesterov, plain = ("port", "reference") if one > other else ("reference", "port")
+        return (
+            f"the {nesterov}'s update is {max(one, other):.4g} times rate * velocity, the {plain}'s"
+            f" {min(one, other):.4g} times, of {whom}: the {nesterov}'s momentum is Nesterov's"
+        )
+    return f"{_NAMES[field]} {one:.4g}, reference {other:.4g}, of {whom} (fitted to the first step)"
+
+
+def group_of(names: Sequence[str], total: int) -> str:
+    """How many parameters these are, an example, and what they have in common."""
+    if len(names) == total:
+        return f"all {total} parameters"
+    kinds = Counter(name.rpartition(".")[2] for name in names)
+    kind = f", all {next(iter(kinds))}" if len(kinds) == 1 and len(names) > 1 else ""
+    heads = Counter(name.split(".")[0] for name in names)
+    where = f" under {', '.join(list(heads)[:3])}" if len(names) > 1 else ""
+    return f"{len(names)} of {total} parameters such as {names[0]}{where}{kind}"
+
+
+def compare_momentum(
+    step: tuple[Arrays, Arrays], before: tuple[Arrays, Arrays], names: Sequence[str], known: float | None
+) -> str:
+    """Whether another momentum explains the velocities of a later step.
+
+    Both sides have the same gradients and parameters until here, so that what differs is a multiple of the velocity of
+    the step before.
+
+    Args:
+        step: points of the step, (reference, port).
+        before: of the step before.
+        names: of the parameters.
+        known: the reference's momentum, if its optimizer could be asked.
+    """
+    found, differing = [], 0
+    for name in names:
+        for accumulator in ("velocity", "moment1", "moment2"):
+            point = f"optimizer/{name}.{accumulator}"
+            if point in step[0] and point in step[1] and point in before[0]:
+                difference = step[1][point] - step[0][point]
+                differing += bool(difference.any())
+                numbers, residual = fit(difference, [before[0][point]])
+                if residual <= 1e-4 and abs(numbers[0]) > 1e-7:
+                    found.append((accumulator, round(numbers[0], 6)))
+    if not found:
+        return ""
+    (accumulator, change), count = Counter(found).most_common(1)[0]
+    if abs(change - 1.0) < 1e-3 and accumulator == "velocity":
+        return f"the gradient of the step before is added once more, in {count} parameters: it is not cleared"
+    if 2 * count < differing:
+        return ""
+    what = {"velocity": "momentum", "moment1": "Adam's beta1", "moment2": "Adam's beta2"}[accumulator]
+    said = f"{what} is {change:+.4g} off the reference's"
+    if known is not None and accumulator == "velocity":
+        said = f"{what} {known + change:.4g}, reference {known:.4g}"
+    return f"{said}: the {accumulator} differs by {change:+.4g} times that of the step before, in {count} parameters"

@@ -1,0 +1,278 @@
+"""Mistakes in what a model's code does between its layers, in its inputs and in its outputs."""
+
+from __future__ import annotations
+
+import inspect
+import re
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from typing import Any
+
+import paddle
+
+from parity.diagnosis.calls import Call, altered
+from parity.faults.fault import Fault, Patient, change_side, kind, layer_point, set_attributes, wrap_forward
+
+
+def _call(name: str, call: Call, alter: Any, words: tuple[str, ...]) -> Fault:
+    def plant(patient: Patient, stack: ExitStack) -> None:
+        stack.enter_context(altered(patient.port, call.number, alter))
+
+    site = f"{call.where or 'model'}: {call.name} {call.number}"
+    return Fault(name, site, plant, stages=("forward", "forward_train"), words=words)
+
+
+def _with(**changes: Any) -> Callable[..., Any]:
+    """Calls the function with other keywords."""
+
+    def alter(function: Any, args: Any, kwargs: Any) -> Any:
+        bound = inspect.signature(function).bind(*args, **kwargs)
+        bound.arguments.update(changes)
+        return function(*bound.args, **bound.kwargs)
+
+    return alter
+
+
+def _resizes(patient: Patient, *modes: str) -> Iterator[Call]:
+    return (call for call in patient.calls if call.kind == "resize" and call.settings.get("mode") in modes)
+
+
+@kind("resize-corners", "a resize has the other align_corners")
+def resize_corners(patient: Patient) -> Iterator[Fault]:
+    """Paddle's and torch's default is False, many originals say True."""
+    for call in _resizes(patient, "bilinear", "bicubic"):
+        own = bool(call.settings["align_corners"])
+        words = ("resize", f"align_corners {not own}, reference {own}")
+        yield _call("resize-corners", call, _with(align_corners=not own), words)
+
+
+@kind("resize-align-mode", "a resize has align_mode 1, an offset that torch does not know")
+def resize_align_mode(patient: Patient) -> Iterator[Fault]:
+    """Fluid's default."""
+    for call in _resizes(patient, "bilinear"):
+        if not call.settings["align_corners"]:
+            yield _call("resize-align-mode", call, _with(align_mode=1), ("resize", "align_mode 1, reference 0"))
+
+
+@kind("resize-nearest", "a resize is nearest instead of bilinear")
+def resize_nearest(patient: Patient) -> Iterator[Fault]:
+    """Paddle's default mode."""
+    for call in _resizes(patient, "bilinear", "bicubic"):
+        words = ("resize", rf"mode nearest, reference {call.settings['mode']}")
+        yield _call("resize-nearest", call, _with(mode="nearest", align_corners=False), words)
+
+
+@kind("resize-bilinear", "a resize is bilinear instead of nearest")
+def resize_bilinear(patient: Patient) -> Iterator[Fault]:
+    """The other way round."""
+    for call in _resizes(patient, "nearest"):
+        yield _call("resize-bilinear", call, _with(mode="bilinear"), ("resize", "mode bilinear, reference nearest"))
+
+
+@kind("concat-order", "a concatenation has its parts in another order")
+def concat_order(patient: Patient) -> Iterator[Fault]:
+    """The last part first."""
+    for call in patient.calls:
+        if call.kind == "concat" and len(call.inputs) > 1:
+
+            def alter(function: Any, args: Any, kwargs: Any) -> Any:
+                parts, *rest = args
+                return function([parts[-1], *parts[:-1]], *rest, **kwargs)
+
+            yield _call("concat-order", call, alter, ("concat", "order"))
+
+
+@kind("function-missing", "a function between layers is not called")
+def function_missing(patient: Patient) -> Iterator[Fault]:
+    """A ReLU, sigmoid or absolute value that the original applies."""
+    for call in patient.calls:
+        if call.kind in ("relu", "sigmoid", "abs", "softmax"):
+            alter = lambda function, args, kwargs: args[0] * 1.0  # noqa: E731
+            yield _call("function-missing", call, alter, (call.kind,))
+
+
+@kind("mean-is-max", "a global average pool is a maximum")
+def mean_is_max(patient: Patient) -> Iterator[Fault]:
+    """The other pooling."""
+    for call in patient.calls:
+        if call.kind in ("mean", "adaptive average pool") and call.inputs and call.inputs[0].ndim == 4:
+            alter = lambda function, args, kwargs: args[0].max(axis=[2, 3], keepdim=True)  # noqa: E731
+            if call.output.shape[2:] == (1, 1):
+                yield _call("mean-is-max", call, alter, ("mean|average|avg", "max"))
+
+
+@kind("softmax-axis", "a softmax is over another axis")
+def softmax_axis(patient: Patient) -> Iterator[Fault]:
+    """Paddle's default is the last one."""
+    for call in patient.calls:
+        if call.kind == "softmax":
+            yield _call("softmax-axis", call, _with(axis=-1), ("softmax", "axis"))
+
+
+@kind("input-bgr", "the image arrives in OpenCV's channel order")
+def input_bgr(patient: Patient) -> Iterator[Fault]:
+    """Blue, green, red."""
+
+    def plant(patient: Patient, stack: ExitStack) -> None:
+        wrap_forward(stack, patient.model, lambda own, x, *rest, **kw: own(x.flip([1]), *rest, **kw))
+
+    if patient.bench.batch()[0][0].ndim == 4:
+        words = (r"channels.*reverse|reverse.*channels", "BGR|RGB")
+        yield Fault("input-bgr", "model", plant, stages=("forward",), words=words)
+
+
+@kind("input-scale", "the image arrives on another scale")
+def input_scale(patient: Patient) -> Iterator[Fault]:
+    """Not divided by 255, or divided twice."""
+
+    def plant(patient: Patient, stack: ExitStack) -> None:
+        wrap_forward(stack, patient.model, lambda own, x, *rest, **kw: own(x * 255.0, *rest, **kw))
+
+    yield Fault("input-scale", "model", plant, stages=("forward",), words=(r"255 times",))
+
+
+def _outputs(patient: Patient) -> dict[str, Any]:
+    bench = patient.bench
+    inputs, targets = bench.batch()
+    points = patient.port.observe(inputs, targets, train=False, backward=False).points
+    return {name.partition("/")[2]: value for name, value in points.items() if name.startswith("output/")}
+
+
+def _changed_outputs(name: str, site: str, change: Any, point: str, words: tuple[str, ...]) -> Fault:
+    def plant(patient: Patient, stack: ExitStack) -> None:
+        own = patient.case.port.outputs or _named
+        change_side(patient, stack, outputs=lambda result: change(own(result)))
+
+    return Fault(name, site, plant, stages=("forward", "forward_train"), point=point, words=words)
+
+
+def _named(result: Any) -> dict[str, Any]:
+    from parity.paddle_side import _named as named
+
+    return named(result)
+
+
+@kind("classes-exchanged", "two classes of an output are exchanged")
+def classes_exchanged(patient: Patient) -> Iterator[Fault]:
+    """The first and the last."""
+    for name, value in _outputs(patient).items():
+        if value.ndim == 4 and value.shape[1] > 1:
+            order = [value.shape[1] - 1, *range(1, value.shape[1] - 1), 0]
+
+            def change(outputs: Any, name: str = name, order: Any = order) -> Any:
+                return {**outputs, name: paddle.index_select(outputs[name], paddle.to_tensor(order), axis=1)}
+
+            words = ("channels", "another order|reverse")
+            yield _changed_outputs("classes-exchanged", name, change, f"output/{re.escape(name)}", words)
+
+
+@kind("output-flipped", "an output is upside down")
+def output_flipped(patient: Patient) -> Iterator[Fault]:
+    """A flip at test time that is not undone."""
+    for name, value in _outputs(patient).items():
+        if value.ndim == 4:
+            change = lambda outputs, name=name: {**outputs, name: outputs[name].flip([2])}  # noqa: E731
+            yield _changed_outputs(
+                "output-flipped", name, change, f"output/{re.escape(name)}", (r"upside down|flipped",)
+            )
+
+
+@kind("outputs-exchanged", "two outputs are returned under each other's names")
+def outputs_exchanged(patient: Patient) -> Iterator[Fault]:
+    """Of the same shape, so that nothing complains."""
+    values = _outputs(patient)
+    names = list(values)
+    for index, one in enumerate(names):
+        for other in names[index + 1 :]:
+            if values[one].shape == values[other].shape:
+
+                def change(outputs: Any, one: str = one, other: str = other) -> Any:
+                    return {**outputs, one: outputs[other], other: outputs[one]}
+
+                point = f"output/({re.escape(one)}|{re.escape(other)})"
+                words = (f"is output ({re.escape(one)}|{re.escape(other)})",)
+                yield _changed_outputs("outputs-exchanged", f"{one}, {other}", change, point, words)
+
+
+@kind("output-missing", "an output is not returned")
+def output_missing(patient: Patient) -> Iterator[Fault]:
+    """Such as an auxiliary one."""
+    for name in list(_outputs(patient))[1:]:
+        change = lambda outputs, name=name: {k: v for k, v in outputs.items() if k != name}  # noqa: E731
+        words = (r"returns no|has no such point|does not return",)
+        yield _changed_outputs("output-missing", name, change, f"output/{re.escape(name)}", words)
+
+
+@kind("output-offset-order", "the two channels of an offset are exchanged")
+def output_offset_order(patient: Patient) -> Iterator[Fault]:
+    """(x, y) for (y, x)."""
+    for name, value in _outputs(patient).items():
+        if value.ndim == 4 and value.shape[1] == 2:
+            change = lambda outputs, name=name: {**outputs, name: outputs[name].flip([1])}  # noqa: E731
+            words = ("channels", "another order|reverse")
+            yield _changed_outputs("output-offset-order", name, change, f"output/{re.escape(name)}", words)
+
+
+@kind("detached", "a layer's input is cut from the graph")
+def detached(patient: Patient) -> Iterator[Fault]:
+    """A `detach`, or `no_grad`, that the original does not have."""
+    seen = patient.inputs
+    for path, layer in patient.layers(paddle.nn.Conv2D, paddle.nn.Linear):
+        if seen.get(path) and not path.startswith(_first(patient)):
+
+            def plant(patient: Patient, stack: ExitStack, layer: Any = layer) -> None:
+                stack.callback(layer.register_forward_pre_hook(lambda _, arguments: arguments[0].detach()).remove)
+
+            words = (re.escape(path), "cut from the graph|detach")
+            yield Fault("detached", path, plant, begins="gradients", point=".*", words=words)
+
+
+def _first(patient: Patient) -> str:
+    return next(iter(patient.inputs))
+
+
+@kind("gradient-scaled", "a gradient is scaled on its way back")
+def gradient_scaled(patient: Patient) -> Iterator[Fault]:
+    """As a gradient multiplier or a sum over devices does."""
+    for path, layer in patient.layers(paddle.nn.Conv2D, paddle.nn.Linear):
+
+        def plant(patient: Patient, stack: ExitStack, layer: Any = layer) -> None:
+            def wrong(own: Any, x: Any) -> Any:
+                out = own(x)
+                half = 0.5 * out
+                return half + half.detach()
+
+            wrap_forward(stack, layer, wrong)
+
+        yield Fault(
+            "gradient-scaled", path, plant, begins="gradients", point=".*", words=(r"0\.5 times", re.escape(path))
+        )
+
+
+@kind("frozen", "a parameter is frozen")
+def frozen(patient: Patient) -> Iterator[Fault]:
+    """`stop_gradient`, or `trainable=False`."""
+    for name, parameter in patient.parameters().items():
+        if not parameter.stop_gradient:
+
+            def plant(patient: Patient, stack: ExitStack, parameter: Any = parameter) -> None:
+                set_attributes(stack, parameter, stop_gradient=True)
+
+            words = ("frozen|stop_gradient", re.escape(name))
+            point = layer_point(
+                name.rpartition(".")[0]
+            )  # Paddle gives a norm's scale no gradient if its shift has none
+            yield Fault("frozen", name, plant, begins="gradients", point=point, words=words)
+
+
+@kind("not-frozen", "a parameter that is frozen gets a gradient")
+def not_frozen(patient: Patient) -> Iterator[Fault]:
+    """Such as the first stages of a backbone."""
+    for name, parameter in patient.parameters().items():
+        if parameter.stop_gradient and name.rpartition(".")[2] in ("weight", "bias"):
+
+            def plant(patient: Patient, stack: ExitStack, parameter: Any = parameter) -> None:
+                set_attributes(stack, parameter, stop_gradient=False)
+
+            words = ("frozen|stop_gradient", re.escape(name))
+            yield Fault("not-frozen", name, plant, begins="gradients", point=re.escape(name), words=words)

@@ -1,0 +1,94 @@
+"""`check.py --self-test`: the score of the harness itself, as a table and as JSON."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from parity.case import Case
+from parity.faults.fault import KINDS
+from parity.faults.selftest import Outcome, Score, self_test
+from parity.report import progress
+
+
+def run(
+    cases: Sequence[Case],
+    *,
+    seed: int,
+    size: tuple[int, int] | None,
+    json_path: str | None,
+    kinds: Sequence[str] | None = None,
+) -> int:
+    """Plants faults in the ports of some cases and prints the score.
+
+    Args:
+        cases: as `self_test` takes them.
+        seed: likewise.
+        size: likewise.
+        json_path: where the score goes as JSON too; "-" for standard output, and no table.
+        kinds: as `self_test` takes them.
+
+    Returns:
+        The exit code: 0 if every fault that changes a number was caught and no correct port failed, else 1.
+    """
+    with progress(quiet=json_path == "-") as say:
+        score = self_test(cases, kinds=kinds, seed=seed, size=size, progress=say)
+    if json_path:
+        text = json.dumps(score.to_dict(), indent=1) + "\n"
+        sys.stdout.write(text) if json_path == "-" else Path(json_path).write_text(text, encoding="utf-8")
+    if json_path != "-":
+        print_score(score)
+    return 0 if score.passed else 1
+
+
+def print_score(score: Score) -> None:
+    """The table of kinds, what was not found, and the totals, on standard output."""
+    from rich.console import Console
+    from rich.table import Table
+
+    console = Console(width=None if sys.stdout.isatty() else 150, highlight=False)
+    table = Table(title="planted faults that change a number: caught, localised, explained")
+    for column in ("kind", "what is done wrong", "planted", "caught", "localised", "explained", "equivalent"):
+        table.add_column(column, justify="left" if column in ("kind", "what is done wrong") else "right")
+    for name, kind in KINDS.items():
+        outcomes = [outcome for outcome in score.outcomes if outcome.kind == name]
+        if outcomes:
+            counts = [score.rate(what, outcomes) for what in ("caught", "localised", "explained")]
+            equivalent = sum(outcome.verdict == "equivalent" for outcome in outcomes)
+            cells = [str(good) for good, _ in counts]
+            table.add_row(name, kind.text, str(counts[0][1]), *cells, str(equivalent or ""))
+    console.print(table)
+    for line in lines(score):
+        console.print(line, markup=False, soft_wrap=True)
+
+
+def lines(score: Score) -> list[str]:
+    """What a reader has to know beyond the table, a line each; the totals come last."""
+    found = []
+    for outcome in score.outcomes:
+        problem = problem_of(outcome)
+        if problem:
+            found.append(f"{problem}: {outcome.case}, {outcome.kind} at {outcome.site}")
+            if outcome.verdict == "caught":
+                found.append(f"     {outcome.stage}/{outcome.point}: {outcome.cause.splitlines()[0]}")
+    found += [f"FALSE ALARM {alarm}" for alarm in score.alarms]
+    for case, kinds in score.impossible.items():
+        found.append(f"{case}: no place for {len(kinds)} of {len(KINDS)} kinds: {', '.join(kinds)}")
+    parts = []
+    for what in ("caught", "localised", "explained"):
+        good, counted = score.rate(what)
+        parts.append(f"{what} {good} of {counted}" + (f" ({100 * good / counted:.0f} %)" if counted else ""))
+    equivalent = sum(outcome.verdict == "equivalent" for outcome in score.outcomes)
+    parts += [f"{equivalent} equivalent", f"false alarms {len(score.alarms)} of {score.clean} correct runs"]
+    return [*found, ", ".join(parts)]
+
+
+def problem_of(outcome: Outcome) -> str:
+    """What the harness failed to do with a fault, in capitals; "" if nothing."""
+    if outcome.verdict in ("missed", "not planted"):
+        return outcome.verdict.upper()
+    if outcome.verdict == "equivalent":
+        return ""
+    return "NOT LOCALISED" if not outcome.localised else "" if outcome.explained else "NOT EXPLAINED"

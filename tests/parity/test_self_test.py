@@ -1,0 +1,93 @@
+"""The self-test on STDC1: faults of several sorts are caught, localised and explained; nothing else is touched."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from parity.case import STAGES
+from parity.faults import KINDS, command
+from parity.faults.fault import Fault
+from parity.faults.selftest import Outcome, Score, Ward, smaller
+
+pytestmark = pytest.mark.parity
+
+CHEAP = ("bn-epsilon-slightly", "conv-same", "concat-order", "resize-corners", "weight-transposed", "detached")
+
+
+@pytest.fixture(scope="module")
+def ward(small_case):
+    score = Score()
+    ward = Ward(smaller(small_case, None), 0, score)
+    assert ward.healthy, score.alarms
+    yield ward
+    ward.close()
+
+
+@pytest.mark.parametrize("name", CHEAP)
+def test_a_planted_fault_is_caught_localised_and_explained(name, ward):
+    del ward.score.outcomes[:]
+    ward.plant_kind(name, 1, lambda case, what: None)
+    for outcome in ward.score.outcomes:
+        assert outcome.verdict == "equivalent" or (
+            outcome.verdict == "caught",
+            outcome.localised,
+            outcome.explained,
+        ) == (
+            True,
+            True,
+            True,
+        ), outcome
+
+
+def test_a_fault_is_undone(ward):
+    fault = next(iter(KINDS["bn-epsilon"].sites(ward.patient)))
+    layer = dict(ward.patient.model.named_sublayers())[fault.site]
+    own = layer._epsilon
+    ward.plant(fault)
+    assert layer._epsilon == own
+    untouched = Fault("none", "nowhere", lambda patient, stack: None, begins="forward")
+    assert ward.plant(untouched).verdict == "equivalent"
+
+
+def test_a_fault_that_cannot_be_planted_is_said_to(ward):
+    def plant(patient, stack):
+        raise KeyError("gone")
+
+    outcome = ward.plant(Fault("none", "nowhere", plant))
+    assert outcome.verdict == "not planted" and "gone" in outcome.cause
+
+
+def test_there_are_forty_kinds_and_each_begins_at_a_stage(ward):
+    assert len(KINDS) >= 40
+    faults = [next(KINDS[name].sites(ward.patient), None) for name in ("bn-epsilon", "frozen", "conv-bias-added")]
+    assert all(fault.begins in STAGES for fault in faults)
+
+
+def outcome(kind, verdict, *, localised=True, explained=True):
+    return Outcome("case", 0, kind, "site", verdict, localised, explained)
+
+
+def test_equivalent_faults_are_not_counted_and_unplanted_ones_are_reported():
+    score = Score([outcome("bn-epsilon", "caught"), outcome("bn-epsilon", "equivalent", localised=False)], clean=3)
+    assert score.rate("caught") == (1, 1) and score.passed
+    score.outcomes.append(outcome("relu6", "missed", localised=False, explained=False))
+    assert score.rate("localised") == (1, 2) and not score.passed
+    score.outcomes.append(outcome("relu6", "not planted", localised=False))
+    said = "\n".join(command.lines(score))
+    assert "MISSED: case, relu6 at site" in said and "NOT PLANTED" in said
+    assert said.endswith(
+        "caught 1 of 2 (50 %), localised 1 of 2 (50 %), explained 1 of 2 (50 %), 1 equivalent, false"
+        " alarms 0 of 3 correct runs"
+    )
+
+
+def test_a_false_alarm_fails_the_self_test():
+    score = Score([outcome("bn-epsilon", "caught")], alarms=["case, seed 1: forward/x"], clean=1)
+    assert not score.passed and json.loads(json.dumps(score.to_dict()))["false_alarms"] == 1
+
+
+def test_the_score_counts_by_kind():
+    score = Score([outcome("bn-epsilon", "caught"), outcome("bn-epsilon", "caught", explained=False)])
+    assert score.to_dict()["kinds"] == {"bn-epsilon": {"caught": 2, "localised": 2, "explained": 1, "count": 2}}
