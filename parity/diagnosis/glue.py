@@ -38,11 +38,11 @@ class Glue:
 
     def known(self, seen: Pass, inputs: Sequence[np.ndarray], outputs: dict[str, np.ndarray]) -> Known:
         """Everything that a side computed, by value."""
-        named = {f"input {index}": value for index, value in enumerate(inputs)}
-        named.update({f"output {name}": value for name, value in outputs.items()})
-        named.update({f"the output of {path}": value for path, value in seen.outputs.items()})
-        named.update({f"the output of {call}": call.output for call in seen.calls})
-        return Known({name: np.asarray(value, np.float64) for name, value in named.items()})
+        named = [(f"input {index}", value) for index, value in enumerate(inputs)]
+        named += [(f"output {name}", value) for name, value in outputs.items()]
+        named += [(f"the output of {path}", value) for path, value in seen.outputs.items()]
+        named += [(f"the output of {call}", call.output) for call in seen.calls]
+        return Known([(name, np.asarray(value, np.float64)) for name, value in named])
 
 
 def explain(finding: Finding, glue: Glue, inputs: Sequence[np.ndarray], port: Any, rerun: Any) -> str:

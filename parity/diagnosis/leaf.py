@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from typing import Any
 
 import numpy as np
@@ -217,14 +217,6 @@ def _by_batch(output: np.ndarray, bias: np.ndarray) -> bool:
     """Whether it has been normalised by the statistics of the batch: then each channel's mean is the bias."""
     axes = tuple(axis for axis in range(output.ndim) if axis != 1)
     return bool(np.allclose(output.mean(axis=axes), bias, rtol=0, atol=1e-8 * (1.0 + np.abs(bias).max())))
-
-
-@contextmanager
-def changed(layer: Any, attributes: Mapping[str, Any]) -> Iterator[None]:
-    """A layer with other attributes, where it has them."""
-    with ExitStack() as stack:
-        _set(stack, layer, attributes)
-        yield
 
 
 def _set(stack: ExitStack, layer: Any, attributes: Mapping[str, Any]) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from typing import Any, Callable
 
 import numpy as np
@@ -158,12 +158,12 @@ class Known:
     """Tensors that a side computed, found again by value.
 
     Args:
-        named: name -> tensor, in order; the first name of a value is the one that is told.
+        named: (name, tensor), in order; the first name of a value is the one that is told.
     """
 
-    def __init__(self, named: Mapping[str, np.ndarray]) -> None:
+    def __init__(self, named: Iterable[tuple[str, np.ndarray]]) -> None:
         self._by_shape: dict[tuple[int, ...], list[tuple[str, np.ndarray]]] = {}
-        for name, value in named.items():
+        for name, value in named:
             self._by_shape.setdefault(tuple(value.shape), []).append((name, value))
 
     def name(self, value: np.ndarray) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack
 from typing import Any
 
@@ -147,9 +147,11 @@ def _changed_outputs(name: str, site: str, change: Any, point: str, words: tuple
 
 
 def _named(result: Any) -> dict[str, Any]:
-    from parity.paddle_side import _named as named
-
-    return named(result)
+    """The result of a forward pass as a dict, as a case without `outputs` gets it."""
+    if isinstance(result, Mapping):
+        return dict(result)
+    parts = result if isinstance(result, (tuple, list)) else [result]
+    return {str(index): value for index, value in enumerate(parts)}
 
 
 @kind("classes-exchanged", "two classes of an output are exchanged")

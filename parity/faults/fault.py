@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from typing import Any, Callable
 
 import numpy as np
 
-from parity.case import STAGES
 from parity.diagnosis import calls
 
 Plant = Callable[["Patient", ExitStack], None]
@@ -189,18 +188,3 @@ def change_side(patient: Patient, stack: ExitStack, **functions: Any) -> None:
 def transposed(array: np.ndarray) -> np.ndarray:
     """A kernel with its two channel axes exchanged."""
     return np.ascontiguousarray(np.swapaxes(array, 0, 1))
-
-
-def number(value: float) -> str:
-    """A regular expression for a number as the diagnosis prints it: its first three digits."""
-    return re.escape(f"{value:.6g}")
-
-
-def later(*stages: str) -> tuple[str, ...]:
-    """These stages in their order."""
-    return tuple(stage for stage in STAGES if stage in stages)
-
-
-def anywhere(names: Sequence[str] | Mapping[str, Any]) -> str:
-    """A regular expression for one of some names."""
-    return "(" + "|".join(re.escape(name) for name in names) + ")"

@@ -199,7 +199,8 @@ class Ward:
             return
         self.plan = self.bench.plan
         self.clean = self._numbers()
-        self.own = {stage: trace for (side, stage), trace in self.bench.traces.items() if side == "port"}
+        kept = ("forward", "forward_train")  # what `_first_changed` looks at; those of steps are large
+        self.own = {stage: self.bench.traces["port", stage] for stage in kept if ("port", stage) in self.bench.traces}
         self.patient = Patient(self.bench)
 
     def close(self) -> None:
@@ -262,6 +263,8 @@ class Ward:
 
     def _first_changed(self, stage: str) -> str:
         """The first point, in the reference's order, that the fault changed a number of."""
+        if stage not in self.own:
+            return ""
         changed, own = self.bench.traces["port", stage], self.own[stage]
         order = self.bench.translated(self.bench.traces["reference", stage]).points
         for name in order:

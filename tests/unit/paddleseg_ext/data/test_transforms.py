@@ -39,6 +39,8 @@ ALL = [
     T.Resize((64, 32)),
     T.Padding((96, 64)),
     T.Normalize(MEAN, STD),
+    T.RandomScaledCrop((64, 40)),
+    T.ReverseChannels(0.5),
     T.NormalizePixels((103.53, 116.28, 123.675), (1.0, 1.0, 1.0), order="BGR"),
 ]
 
