@@ -99,6 +99,8 @@ class Bench:
             return StageResult(stage, crash=self.failure)
         try:
             if stage != "weights":
+                for side in (self.reference, self.port):
+                    side.end_training()
                 self._restore()
             result = getattr(self, f"_{stage}")()
             result.cause = diagnose.cause(self, result)

@@ -126,7 +126,13 @@ class PaddleSide(ModelSide):
             terms = losses(self._forward(tensors), labels)
             sum(terms.values()).backward()
             optimizer.step()
+        self._clear_gradients()
         return {name: value.numpy() for name, value in terms.items()}, {}
+
+    def end_training(self) -> None:
+        """As `TorchSide.end_training`."""
+        self._clear_gradients()
+        self._training = None
 
     def learning_rates(self) -> dict[str, float]:
         """As `TorchSide.learning_rates`."""

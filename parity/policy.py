@@ -17,7 +17,8 @@ that are made of such a gradient inherit its scale, as do the parameter and the 
 Adam divides by the gradient's own magnitude. Where an element's gradient is next to nothing beside the others', what
 it may differ by (1e-9 of their rms) is next to all of it, and the quotient may be anything. So the scale of an adaptive
 update has, element by element, the error that the gradient may have times the gain lr / (sqrt(v) + eps): nothing for an
-ordinary element, whose update has to agree to 3e-9; the gradient itself is held to 1e-9 as ever, by its accumulators.
+ordinary element, whose update has to agree to 3e-9; the gradient itself is held to 1e-9 as ever, by its first moment.
+The second moment adds up squares: where a gradient g may be off by d, its square may be off by 2 |g| d.
 
 The numerics leg (float32) reports and never fails: the port's error against the float64 reference is compared with
 the reference's own float32 error, and a ratio above 3 is a finding about the framework's arithmetic.

@@ -154,7 +154,8 @@ class TorchSide(ModelSide):
             The loss terms before the step, and facts that the comparison needs: `norms` (see `known.RunningVariance`),
             `sums` (of each bias, the scale of what its gradient adds up, see `policy`), `gains` (by how much the step
             multiplied an error of a gradient, for each element if the optimizer is adaptive), `adaptive` (rms of the
-            gradients, if so) and `shifts` (norm -> bias -> by how much its mean follows the bias).
+            gradients, if so), `squares` (by how much errors of that size change the mean squares) and `shifts`
+            (norm -> bias -> by how much its mean follows the bias).
         """
         losses, optimizer, _ = self._training
         self.model.train()
@@ -180,7 +181,13 @@ class TorchSide(ModelSide):
         sum(terms.values()).backward()
         optimizer.step()
         facts = {"norms": norms, "sums": sums, "shifts": shifts.found, **self._gains()}
+        self._clear_gradients()  # a large model's are gigabytes
         return {name: to_numpy(value) for name, value in terms.items()}, facts
+
+    def end_training(self) -> None:
+        """Lets go of what `start_training` built."""
+        self._clear_gradients()
+        self._training = None
 
     def learning_rates(self) -> dict[str, float]:
         """Rate of the last step by parameter name; parameters in no group are absent."""
@@ -266,7 +273,7 @@ class TorchSide(ModelSide):
 
     def _gains(self) -> dict[str, dict[str, Any]]:
         names = {id(parameter): name for name, parameter in self._named_parameters().items()}
-        inner, gains, adaptive = self._training[2], {}, {}
+        inner, gains, adaptive, squares = self._training[2], {}, {}, {}
         for group in inner.param_groups:
             for parameter in group["params"]:
                 name, state = names[id(parameter)], inner.state.get(parameter, {})
@@ -275,7 +282,8 @@ class TorchSide(ModelSide):
                     mean, root = _moments(state, group)
                     gains[name] = to_numpy((group["lr"] / root * (1.0 + mean.abs() / root)).float())
                     adaptive[name] = float(mean.square().mean().sqrt())
-        return {"gains": gains, "adaptive": adaptive}
+                    squares[name] = to_numpy(_square_gain(state, group)) * adaptive[name]
+        return {"gains": gains, "adaptive": adaptive, "squares": squares}
 
     def _clear_gradients(self) -> None:
         for parameter in self._named_parameters().values():
@@ -315,6 +323,12 @@ def _moments(state: Mapping[str, Any], group: Mapping[str, Any]) -> tuple[torch.
     """Adam's mean gradient, and what it is divided by."""
     step, (beta1, beta2) = float(state["step"]), group["betas"]
     return state["exp_avg"] / (1 - beta1**step), (state["exp_avg_sq"] / (1 - beta2**step)).sqrt() + group["eps"]
+
+
+def _square_gain(state: Mapping[str, Any], group: Mapping[str, Any]) -> torch.Tensor:
+    """By how much Adam's mean square follows an error of the gradients, element by element: sums of 2 |g|."""
+    weights = 1 - group["betas"][1] ** float(state["step"])
+    return 2 * (state["exp_avg_sq"] * weights).sqrt()  # at most, by Cauchy and Schwarz
 
 
 def _round_attributes(model: nn.Module) -> None:

@@ -45,6 +45,9 @@ class Scales:
             self._sums[name] = total = self._sums.get(name, 0.0) + magnitude
             points.update({f"optimizer/{name}.velocity": total, f"optimizer/{name}.moment1": total})
             points[f"optimizer/{name}.moment2"] = total**2
+        for name, change in facts["squares"].items():
+            point = f"optimizer/{name}.moment2"
+            points[point] = points.get(point, 0.0) + change * policy.RELATIVE / policy.SUM_ULPS
         for name, gain in facts["gains"].items():
             scale = self._sums.get(name, 0.0) + facts["adaptive"].get(name, 0.0) * policy.RELATIVE / policy.SUM_ULPS
             if scale:
@@ -110,7 +113,6 @@ def steps(
         expected = RunningVariance(side.buffers()) if side.name == "reference" and not losses_only else None
         before = {} if losses_only else side.parameters()
         for step in range(schedule.steps):
-            trace = Trace(meta={"scales": {}})
             terms, facts = side.train_step(*batch(step))
             if losses_only:
                 yield Trace({f"{step + 1}/loss/{name}": value for name, value in terms.items()}, {"scales": {}})
@@ -119,17 +121,19 @@ def steps(
             if expected is not None:
                 buffers = expected.advance(buffers, facts["norms"])
             after = side.parameters()
+            trace = Trace(meta={"scales": {}})
             _add_step(trace, f"{step + 1}", side, terms, before, after, buffers)
             if expected is not None:
                 _add_scales(trace, f"{step + 1}", scales.advance(facts))
-            before = after
+            before = after if step + 1 < schedule.steps else {}
+            del after, buffers  # while the other side takes its step
             yield trace
     except Exception as error:
         yield Trace(meta={"scales": {}, "crash": f"{type(error).__name__}: {error}"})
 
 
 def _add_step(
-    trace: Trace, step: str, side: Any, terms: Arrays, before: Arrays, after: Arrays, buffers: Arrays
+    trace: Trace, step: str, side: Any, terms: Arrays, before: dict[str, np.ndarray], after: Arrays, buffers: Arrays
 ) -> None:
     for name, value in terms.items():
         trace.add(f"{step}/loss/{name}", value)
@@ -139,7 +143,7 @@ def _add_step(
         trace.add(f"{step}/optimizer/{name}", value)
     for name, value in after.items():
         point = f"{step}/update/{name}"
-        trace.add(point, value - before[name])
+        trace.add(point, value - before.pop(name))
         trace.meta["scales"][point] = float(np.abs(value).max())
     for name, value in buffers.items():
         trace.add(f"{step}/buffer/{name}", value)

@@ -21,6 +21,7 @@ import numpy as np
 
 from parity import fill, inputs
 from parity.case import Case, Probe, Schedule, Side
+from parity.cases import engine, figures
 
 FLUID = "PaddlePaddle/models@release/1.6"
 BOWENC = "bowenc0221/panoptic-deeplab@cf8e20b"
@@ -62,22 +63,6 @@ def probes_with_labels(seed: int, size: tuple[int, int]) -> dict[str, Probe]:
     return {name: probe for name, probe in probes(seed, size).items() if name != "ignored"}
 
 
-class Stepper:
-    """The engine's optimizer, which is told the iteration, as one that counts."""
-
-    def __init__(self, optimizer: Any, iteration: int) -> None:
-        self.optimizer, self.inner, self.iteration = optimizer, optimizer.inner, iteration
-
-    def step(self) -> None:
-        """One step."""
-        self.optimizer.step(self.iteration)
-        self.iteration += 1
-
-    def learning_rates(self) -> dict[str, float]:
-        """Rate of the last step by parameter name."""
-        return self.optimizer.learning_rates()
-
-
 # --- how each recipe trains -----------------------------------------------------------------------------------------
 
 
@@ -117,7 +102,7 @@ def _port(model: Any, loss: dict[str, Any], config: dict[str, Any], schedule_of:
         built = build_optimizer(
             {"type": "Momentum", "momentum": 0.9, **config}, schedule_of(schedule), model=model, losses=losses
         )
-        return Stepper(built, schedule.start)
+        return built
 
     return Side(
         model,
@@ -126,6 +111,8 @@ def _port(model: Any, loss: dict[str, Any], config: dict[str, Any], schedule_of:
         lambda iteration, schedule: schedule_of(schedule)(iteration),
         postprocess=lambda outputs: {"pred": outputs["semantic"].argmax(1).numpy()},
         data=data,
+        metrics=figures.SEMANTIC,
+        train_step=engine.train_step,
     )
 
 

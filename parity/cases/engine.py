@@ -14,8 +14,12 @@ from typing import Any
 def train_step(
     model: Any, losses: Any, optimizer: Any, inputs: Sequence[Any], targets: Mapping[str, Any], iteration: int
 ) -> dict[str, float]:
-    """`engine.step.training_step` on a batch whose `image` is the only input of the model."""
+    """`engine.step.training_step` on a batch of `image`; what else the model is fed is bound to it."""
     from paddleseg_ext.engine.step import training_step
 
-    (image,) = inputs
-    return training_step(model, losses, optimizer, {"image": image, **targets}, iteration)
+    image, *others = inputs
+
+    def fed(images: Any) -> Any:
+        return model(images, *others)
+
+    return training_step(fed, losses, optimizer, {"image": image, **targets}, iteration)

@@ -17,6 +17,7 @@ import numpy as np
 
 from parity import fill, inputs
 from parity.case import Case, Probe, Schedule, Side
+from parity.cases import engine, figures
 
 UPSTREAM = "facebookresearch/detectron2@02b5c4e"
 NUM_CLASSES = 19
@@ -207,20 +208,6 @@ def _reference(name: str) -> Side:
     return Side(model, losses, optimizer, rate, postprocess=postprocess)
 
 
-class _Stepper:
-    """The engine's optimizer, which is told the iteration, as one that counts."""
-
-    def __init__(self, optimizer: Any, iteration: int) -> None:
-        self.optimizer, self.inner, self.iteration = optimizer, optimizer.inner, iteration
-
-    def step(self) -> None:
-        self.optimizer.step(self.iteration)
-        self.iteration += 1
-
-    def learning_rates(self) -> dict[str, float]:
-        return self.optimizer.learning_rates()
-
-
 def _port(name: str) -> Side:
     points = name.startswith("pointrend")
 
@@ -255,7 +242,7 @@ def _port(name: str) -> Side:
         from paddleseg_ext.optim import build_optimizer
 
         config = {"type": "Momentum", "momentum": 0.9, "weight_decay": 1e-4, "param_groups": PARAM_GROUPS}
-        return _Stepper(build_optimizer(config, steps(schedule), model=model, losses=losses), schedule.start)
+        return build_optimizer(config, steps(schedule), model=model, losses=losses)
 
     def rate(iteration: int, schedule: Schedule) -> float:
         return steps(schedule)(iteration)
@@ -273,7 +260,16 @@ def _port(name: str) -> Side:
         return result
 
     data = _data if name == "pointrend_r101" else None
-    return Side(model, losses, optimizer, rate, postprocess=postprocess, data=data)
+    return Side(
+        model,
+        losses,
+        optimizer,
+        rate,
+        postprocess=postprocess,
+        data=data,
+        metrics=figures.SEMANTIC,
+        train_step=engine.train_step,
+    )
 
 
 def _case(

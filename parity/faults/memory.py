@@ -40,6 +40,10 @@ class RememberedSide:
             self._loaded = (state, _digest(state))
         self._past, self._key, self._done = [("load", (state,), {})], self._loaded[1], 0
 
+    def end_training(self) -> None:
+        """Lets the side go of its optimizer; `load` comes next."""
+        self._real.end_training()
+
     def __getattr__(self, name: str) -> Any:
         if name.startswith("_") or not callable(getattr(type(self._real), name, None)):
             return getattr(self.current(), name)  # an attribute; a model can be called too, but is none of the methods

@@ -16,8 +16,9 @@ from paddleseg_ext.plots import read_log
 
 
 def losses_of(folder: Path, key: str = "loss") -> dict[int, float]:
-    """Step -> total loss, or another figure, from the log."""
-    return {record["iteration"]: record[key] for record in read_log(folder) if record["kind"] == "train"}
+    """Step -> total loss, one of its terms or another figure, from the log."""
+    records = [record for record in read_log(folder) if record["kind"] == "train"]
+    return {record["iteration"]: {**record, **record["losses"]}[key] for record in records}
 
 
 def messages_of(folder: Path) -> list[str]:
