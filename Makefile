@@ -30,7 +30,7 @@ check: $(READY)
 
 # one thread per worker: two test processes on two cores are faster than one that uses both
 test: $(READY)
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile -m "not gpu and not network"
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile -m "not slow and not gpu and not network"
 
 unit: $(READY)
 	$(BIN)/python -m pytest
