@@ -6,6 +6,8 @@ own classes and stores the digests; `verify` calls it on the reference and compa
 
 from __future__ import annotations
 
+import json
+import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -117,6 +119,15 @@ def recorded_data(case: Case, *, recordings: Path = RECORDINGS) -> Run | None:
     if not path.with_suffix(".json").exists():
         return None
     return Recording.load(path).runs.get(DATA_RUN)
+
+
+def recorded_parameters(case: Case, *, recordings: Path = RECORDINGS) -> int:
+    """Number of elements of upstream's state dict, or 0 if nobody recorded it."""
+    path = (recordings / case.name).with_suffix(".json")
+    if not path.exists():
+        return 0
+    shapes = json.loads(path.read_text(encoding="utf-8"))["state_dict"].values()
+    return sum(math.prod(shape) for shape in shapes)
 
 
 def verify(case: Case, *, recordings: Path = RECORDINGS) -> ChainResult:

@@ -135,7 +135,8 @@ def _check_cases(options: argparse.Namespace, cases: Sequence[Case], jobs: int) 
     names, quiet = [case.name for case in cases], options.json == "-"
     if jobs > 1:
         with workers.Pool(check, jobs) as pool, report.progress(quiet=quiet) as progress:
-            return pool.run(names, progress=progress, died=died)
+            needs = [stages.memory_needed(case) for case in cases]
+            return pool.run(names, progress=progress, died=died, needs=needs, memory=0.85 * workers.physical_memory())
     checked = []
     with report.progress(quiet=quiet) as progress:
         for index, name in enumerate(names):

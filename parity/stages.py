@@ -16,7 +16,7 @@ import numpy as np
 from parity import coverage
 from parity.bench import Bench
 from parity.case import STAGES, Case
-from parity.chain import ChainResult, verify
+from parity.chain import ChainResult, recorded_parameters, verify
 from parity.compare import Finding, StageResult
 from parity.errors import CaseError
 from parity.isolation import apart
@@ -165,6 +165,16 @@ def _run_stages(result: CaseResult, wanted: Sequence[str], say: Callable[[str], 
         say("float32")
         bench.add_numerics(result.stages)
     result.coverage = coverage.measure(bench.traces, bench.reference.shapes(), wanted)
+
+
+def memory_needed(case: Case) -> float:
+    """About how many bytes a run of all stages takes; 0 where nobody recorded the model's size.
+
+    At its most, in `step`, the parameters are there 15 to 20 times: both sides hold them, their gradients, Adam's
+    moments, and what is compared of all of these.
+    """
+    count = recorded_parameters(case)
+    return 1e9 + 8.0 * 18 * count if count else 0.0
 
 
 def crashed(case: Case, stage: str, message: str) -> CaseResult:

@@ -92,11 +92,22 @@ class Pool:
         for worker in self._workers:
             worker.end()
 
-    def run(self, names: Sequence[str], *, progress: Progress, died: Callable[[int, str, str], Any]) -> list[Any]:
+    def run(
+        self,
+        names: Sequence[str],
+        *,
+        progress: Progress,
+        died: Callable[[int, str, str], Any],
+        needs: Sequence[float] | None = None,
+        memory: float = float("inf"),
+    ) -> list[Any]:
         """Results of all pieces, in their order.
 
         Args:
             names: of the pieces.
+            needs: about how many bytes of memory each takes; pieces that together need more than there is wait for
+                each other, and smaller ones go first.
+            memory: bytes that there are.
             progress: called with (name, stage), and with (name, "") at the end of each.
             died: (number, stage, message) -> what stands for the result of a piece whose worker died.
 
@@ -104,18 +115,19 @@ class Pool:
             ParityError: that a piece raised; the others are given up.
         """
         results: dict[int, Any] = {}
-        waiting = list(range(len(names)))
+        waiting = _Waiting(list(range(len(names))), needs or [0.0] * len(names), memory)
         for worker in self._workers:
-            if waiting:
-                worker.start(waiting.pop(0))
+            waiting.start(worker)
         while len(results) < len(names):
             for connection in wait([worker.connection for worker in self._workers if worker.task is not None]):
                 worker = next(worker for worker in self._workers if worker.connection is connection)
                 if self._take(worker, results, progress, died):
                     progress(names[worker.task], "")
-                    worker.task = None
-                    if waiting:
-                        self._alive(worker).start(waiting.pop(0))
+                    waiting.end(worker)
+                    if waiting.tasks:
+                        self._alive(worker)
+                    for idle in [other for other in self._workers if other.task is None]:
+                        waiting.start(idle)
         return [results[index] for index in range(len(names))]
 
     def _take(self, worker: Worker, results: dict[int, Any], progress: Progress, died: Callable[..., Any]) -> bool:
@@ -142,6 +154,38 @@ class Pool:
         index = self._workers.index(worker)
         self._workers[index] = Worker(self._work)
         return self._workers[index]
+
+
+class _Waiting:
+    """What has not begun, and what the rest leaves of the memory."""
+
+    def __init__(self, tasks: list[int], needs: Sequence[float], memory: float) -> None:
+        self.tasks, self._needs, self._free = tasks, needs, memory
+        self._running = 0
+
+    def start(self, worker: Worker) -> None:
+        """Hands it the first piece that fits; any, if nothing else runs."""
+        fitting = (task for task in self.tasks if self._needs[task] <= self._free or not self._running)
+        task = next(fitting, None)
+        if task is not None:
+            self.tasks.remove(task)
+            self._free -= self._needs[task]
+            self._running += 1
+            worker.start(task)
+
+    def end(self, worker: Worker) -> None:
+        """Its piece is done."""
+        self._free += self._needs[worker.task]
+        self._running -= 1
+        worker.task = None
+
+
+def physical_memory() -> float:
+    """Bytes of memory of this machine; infinite where it does not say."""
+    try:
+        return float(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"))
+    except (AttributeError, ValueError, OSError):
+        return float("inf")
 
 
 def _serve(work: Work, connection: Connection) -> None:

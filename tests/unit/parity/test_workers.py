@@ -40,6 +40,19 @@ def test_every_worker_is_used_and_each_is_another_process():
     assert len(set(found)) == 3 and os.getpid() not in found
 
 
+def test_pieces_that_need_too_much_memory_together_run_one_after_the_other():
+    def work(task, progress):
+        began = time.monotonic()
+        time.sleep(0.15)
+        return began, time.monotonic()
+
+    with Pool(work, 2) as pool:
+        spans = pool.run(NAMES, progress=lambda *what: None, died=lambda *what: None, needs=[6, 6, 1, 20, 6], memory=10)
+    large = sorted(spans[task] for task in (0, 1, 3, 4))
+    assert all(end <= begin for (_, end), (begin, _) in zip(large, large[1:]))
+    assert spans[2][0] < spans[0][1]  # a small one fits beside
+
+
 def test_progress_arrives_and_an_empty_stage_ends_it():
     def work(task, progress):
         progress(NAMES[task], "forward")
