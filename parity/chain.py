@@ -101,6 +101,7 @@ def _replay_steps(side: Any, case: Case, run: Run, trace: Trace, targets: dict[s
         for name, rate in side.learning_rates().items():
             trace.add(f"step/{step + 1}/learning_rate/{name}", np.float64(rate))
         last = scales.advance(facts)
+    last = {n: scale_digest(scale) if n.endswith(".moment2") else scale for n, scale in last.items()}
     trace.meta["scales"].update({f"step/{n}": scale for n, scale in last.items() if not n.startswith("update/")})
     for name, value in side.optimizer_state().items():
         trace.add(f"step/optimizer/{name}", value)

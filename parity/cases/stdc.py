@@ -220,7 +220,7 @@ def _case(name: str, reference: str, port: str) -> Case:
         size=(65, 129),
         probes=probes,
         step=Schedule(steps=3, start=600, iters=60000, warmup_iters=1000),
-        trajectory=Schedule(steps=8, start=0, iters=12, warmup_iters=3),  # a whole run in small
+        trajectory=Schedule(steps=5, start=0, iters=7, warmup_iters=2),  # a whole run in small
         upstream=UPSTREAM,
         extra_sizes=((64, 96), (97, 129)),
     )

@@ -21,10 +21,23 @@ pytestmark = pytest.mark.parity
 CASES = cases.load()
 ELSEWHERE = [(1, 0), (2, 1), (1, 2)]  # (seed, which of the case's sizes); the first test runs (0, 0)
 QUICK = ("stdc1", "stdc2", "semantic_fpn_r50")
+SMALL = (
+    *QUICK,
+    "pointrend_r50",
+    "deeplabv3p_xception65_gn",
+    "panoptic_deeplab_r52_dsconv",
+)  # `make check` runs them all
+
+
+def marked(chosen):
+    """All cases; those that are not chosen only run with `-m slow`."""
+    return [name if name in chosen else pytest.param(name, marks=pytest.mark.slow) for name in CASES]
+
+
 COMPUTED = ["weights", "forward", "forward_train", "loss", "gradients"]
 
 
-@pytest.mark.parametrize("name", CASES)
+@pytest.mark.parametrize("name", marked(SMALL))
 def test_every_stage_agrees_and_upstream_is_verified(name):
     case = CASES[name]
     result = run(case, float32=False)
@@ -37,7 +50,7 @@ def test_every_stage_agrees_and_upstream_is_verified(name):
 
 
 @pytest.mark.parametrize(("seed", "size"), ELSEWHERE)
-@pytest.mark.parametrize("name", [n if n in QUICK else pytest.param(n, marks=pytest.mark.slow) for n in CASES])
+@pytest.mark.parametrize("name", marked(QUICK))
 def test_a_correct_port_raises_no_alarm_at_other_seeds_and_sizes(name, seed, size):
     case = CASES[name]
     sizes = [case.size, *case.extra_sizes]
