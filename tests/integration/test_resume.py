@@ -125,10 +125,11 @@ def test_a_damaged_newest_checkpoint_is_passed_over_with_a_warning(run_train: Tr
     assert any("iter_12" in text and "SHA-256" in text for text in messages_of(tmp_path / "resumed"))
 
 
+@pytest.mark.parametrize("workers", [0, 2])
 def test_killed_at_random_moments_the_run_ends_as_if_never_interrupted(
-    tiny: ModuleType, city: Path, tmp_path: Path, run_train: Train
+    tiny: ModuleType, city: Path, tmp_path: Path, run_train: Train, workers: int
 ) -> None:
-    changes = {"iters": 40, "runtime": {"save_interval": 1, "log_iters": 20, **EMA}}
+    changes = {"iters": 40, "runtime": {"save_interval": 1, "log_iters": 20, "num_workers": workers, **EMA}}
     run_train("whole", **changes)
     config = write_config(tiny, city, tmp_path / "c.yml", **changes)
     rng = random.Random(0)
