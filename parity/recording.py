@@ -178,6 +178,10 @@ class Recorder:
         self.name = side.name
         self._log = log
 
+    def end_training(self) -> None:
+        """As the side; nothing comes of it that could be compared."""
+        self.side.end_training()
+
     def __getattr__(self, method: str) -> Any:
         if method.startswith("__") or method == "side":
             raise AttributeError(method)
@@ -216,6 +220,9 @@ class Player:
             self._answers.setdefault((method, key), []).append(outcome)
         self._asked: dict[tuple[str, str], int] = {}
         self._arrays, self._where = arrays, where
+
+    def end_training(self) -> None:
+        """A recording holds no optimizer."""
 
     def __getattr__(self, method: str) -> Any:
         if method.startswith("_") or method == "model":

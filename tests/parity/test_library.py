@@ -312,7 +312,7 @@ def test_weights_of_another_model_are_refused():
 def test_a_transposed_square_linear_weight_is_found_in_its_layer():
     result = run(minimal(weights=(*RULES, Transpose(r"^hidden\.weight$"))), stages=["forward"], **QUICK)
     assert not result.passed and result.first[1].point == "forward/fc1"
-    assert "its weights or its formula" in result.first[0].cause
+    assert "fc1 agrees" in result.first[0].cause and "when its kernel is transposed" in result.first[0].cause
 
 
 def test_a_weight_that_is_not_carried_over_is_reported_with_a_rule_that_helps():
