@@ -32,6 +32,9 @@ check: $(READY)
 test: $(READY)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile -m "not slow and not gpu and not network"
 
+test-all: $(READY)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not gpu and not network"
+
 unit: $(READY)
 	$(BIN)/python -m pytest
 

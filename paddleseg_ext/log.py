@@ -45,13 +45,21 @@ class RunLog:
         save_dir: where the files go; must exist.
         use_vdl: also write VisualDL records there.
         is_main: whether this process logs at all.
+        level: "info", or "warning" for a console with nothing else; the files get everything.
         stream: of the console; standard output by default.
     """
 
     def __init__(
-        self, save_dir: str | os.PathLike[str], *, use_vdl: bool = False, is_main: bool = True, stream: Any = None
+        self,
+        save_dir: str | os.PathLike[str],
+        *,
+        use_vdl: bool = False,
+        is_main: bool = True,
+        level: str = "info",
+        stream: Any = None,
     ) -> None:
         self.is_main = is_main
+        self._is_quiet = level == "warning"
         self._console = Console(file=stream or sys.stdout, highlight=False, markup=False, soft_wrap=True)
         self._failed: set[str] = set()
         self._said: set[str] = set()
@@ -165,14 +173,16 @@ class RunLog:
     def _line(self, level: str, text: str) -> None:
         if self.is_main:
             line = f"[{time.strftime('%Y/%m/%d %H:%M:%S')}] {level}: {text}"
-            with contextlib.suppress(OSError, ValueError):  # the reader of the console has gone
-                self._console.print(line)
+            if level == "WARNING" or not self._is_quiet:
+                with contextlib.suppress(OSError, ValueError):  # the reader of the console has gone
+                    self._console.print(line)
             self._write(TEXT_NAME, line)
 
     def _table(self, table: Any) -> None:
         if self.is_main:
-            with contextlib.suppress(OSError, ValueError):
-                self._console.print(table)
+            if not self._is_quiet:
+                with contextlib.suppress(OSError, ValueError):
+                    self._console.print(table)
             text = io.StringIO()
             Console(file=text, width=120).print(table)
             self._write(TEXT_NAME, text.getvalue().rstrip())

@@ -141,6 +141,7 @@ EMA = {
 RUNTIME = {
     "seed": Field("int | None", "seed of everything random; null draws one and logs it", 0, at_least=0),
     "log_iters": Field("int", "steps between two lines of the log", 10, at_least=1),
+    "log_level": Field("Literal['info', 'warning']", "least of what the console shows; the files get all", "info"),
     "save_interval": Field("int", "steps between two checkpoints, and evaluations", 1000, at_least=1),
     "keep_checkpoint_max": Field("int", "newest checkpoints kept; 0 or less keeps all", 5),
     "on_nan": Field("Literal['stop', 'skip']", "what to do when the loss is not finite", "stop"),
@@ -151,6 +152,7 @@ RUNTIME = {
     "early_stop_intervals": Field("int | None", "evaluations without a better result before stopping", at_least=1),
     "num_workers": Field("int", "processes that load data; 0 loads in this one", 0, at_least=0),
     "skip_bad": Field("int", "different training samples that may be unreadable before training stops", 0, at_least=0),
+    "cudnn_benchmark": Field("bool", "try cuDNN's algorithms and take the fastest; runs then differ in bits", False),
     "sync_bn": Field("bool", "batch norm over all GPUs of a run; on a CPU there is none", True),
     "vis_interval": Field("int", "steps between two pictures in VisualDL; 0 draws none", 0, at_least=0),
 }

@@ -21,6 +21,7 @@ FREE_KEYS = (
     "runtime.early_stop_intervals",
     "runtime.keep_checkpoint_max",
     "runtime.log_iters",
+    "runtime.log_level",
     "runtime.max_nan_skips",
     "runtime.num_workers",
     "runtime.on_nan",

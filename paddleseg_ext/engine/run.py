@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import paddle
 from paddle import nn
 
 from paddleseg_ext.config import Config, located, settings
@@ -134,7 +135,10 @@ def start_run(config: Config, options: TrainOptions) -> Run:
     if fallback:
         warnings.append(fallback)
     checkpoint = _open_save_dir(options, warnings)
-    log = RunLog(options.save_dir, use_vdl=options.use_vdl, is_main=processes.is_main())
+    runtime = settings(config, "runtime")
+    if runtime["cudnn_benchmark"] and device.startswith("gpu"):
+        paddle.set_flags({"FLAGS_cudnn_exhaustive_search": True})
+    log = RunLog(options.save_dir, use_vdl=options.use_vdl, is_main=processes.is_main(), level=runtime["log_level"])
     try:
         for text in warnings:
             log.warn(text)

@@ -123,3 +123,13 @@ def test_without_a_bar_a_line_says_now_and_then_how_far_it_is(monkeypatch: pytes
     for _ in range(6):
         advance()
     assert said == ["evaluating: 3 of 6, 00:00:31 left", "evaluating: 5 of 6, 00:00:12 left"]
+
+
+def test_a_quiet_console_shows_warnings_only_and_the_file_everything(tmp_path: Path) -> None:
+    console = io.StringIO()
+    log = RunLog(tmp_path, level="warning", stream=console)
+    log.info("ordinary")
+    log.warn("careful")
+    log.close()
+    assert "careful" in console.getvalue() and "ordinary" not in console.getvalue()
+    assert "ordinary" in (tmp_path / "train.log").read_text() and "careful" in (tmp_path / "train.log").read_text()
