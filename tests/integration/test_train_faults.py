@@ -74,7 +74,7 @@ def test_a_batch_without_labels_has_loss_0_and_is_counted(run_train: Train, tmp_
 
 
 def test_weights_that_are_not_finite_are_never_saved(run_train: Train, tmp_path: Path, monkeypatch: Any) -> None:
-    from paddleseg_ext.engine import tasks as module
+    from paddleseg_ext.engine import train as module
 
     original = module.training_step
 
