@@ -187,17 +187,7 @@ class Bench:
         else:
             for side in (self.reference, self.port):
                 self.traces[side.name, stage] = side.observe(inputs, targets, train=False, backward=False)
-        result = self._compare(stage, self.traces["reference", stage], self.traces["port", stage])
-        if result.first is not None:
-            self._restore()
-            result.cause = self._explain(result.first, inputs, train=train)
-        return result
-
-    def _explain(self, finding: Finding, inputs: Sequence[np.ndarray], *, train: bool) -> str:
-        try:
-            return diagnose.explain(finding, self.reference, self.port, inputs, self.case.weights, train=train)
-        except Exception as error:  # the verdict stands without it
-            return f"no cause found: the diagnosis raised {type(error).__name__}: {error}"
+        return self._compare(stage, self.traces["reference", stage], self.traces["port", stage])
 
     def _train_traces(self) -> None:
         """One pass in training mode, with gradients if the case has losses; split into two stages' traces."""

@@ -32,8 +32,8 @@ def cause(bench: Any, result: StageResult) -> str:
     finding = result.first
     if finding is None:
         return result.cause
-    explain = _BY_STAGE.get(result.stage)
-    if explain is None or isinstance(bench.port, RemoteSide):
+    explain = (_BY_STAGE_APART if isinstance(bench.port, RemoteSide) else _BY_STAGE).get(result.stage)
+    if explain is None:
         return result.cause
     try:
         if result.stage != "weights":
@@ -52,10 +52,10 @@ def explain(
     *,
     train: bool,
 ) -> str:
-    """What the settings of the two layers say of a first divergence among module outputs; see `cause` for more.
+    """What the settings of two layers, and one run of them, say; all that can be asked of sides in other processes.
 
     Args:
-        finding: the first divergence.
+        finding: the first divergence among module outputs.
         reference: the torch side, loaded.
         port: the Paddle side, loaded.
         inputs: of the model.
@@ -84,11 +84,6 @@ def explain(
     return f"{own} differs on the reference's own input ({replayed.text}): its weights or its formula"
 
 
-def explain_step(finding: Finding) -> str:
-    """What can cause a first divergence in training, by what agrees before it; see `diagnosis.training.known`."""
-    return training.known(finding)
-
-
 def attribute_differences(reference: Mapping[str, Any], port: Mapping[str, Any]) -> str:
     """Settings of two layers that differ, as "epsilon 0.001, reference 1e-05"; "" if none."""
     return leaf.shown(leaf.attribute_differences(reference, port))
@@ -108,6 +103,10 @@ def _leaf(finding: Finding, reference: Any, port: Any, rules: Sequence[Any]) -> 
 def _enclosing(name: str) -> list[str]:
     parts = name.split(".")
     return [".".join(parts[:end]) for end in range(len(parts), 0, -1)]
+
+
+def _settings(bench: Any, finding: Finding, *, train: bool = False) -> str:
+    return explain(finding, bench.reference, bench.port, bench.batch()[0], bench.case.weights, train=train)
 
 
 # --- one function per stage -----------------------------------------------------------------------------------------
@@ -269,4 +268,9 @@ _BY_STAGE: Mapping[str, Any] = {
     "trajectory": _trajectory,
     "data": _data,
     "postprocess": _postprocess,
+}
+_BY_STAGE_APART: Mapping[str, Any] = {
+    "forward": _settings,
+    "forward_train": lambda bench, finding: _settings(bench, finding, train=True),
+    "step": lambda bench, finding: training.known(finding),
 }

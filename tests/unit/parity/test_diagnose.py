@@ -7,7 +7,8 @@ import pytest
 
 from parity import Rename
 from parity.compare import Finding
-from parity.diagnose import attribute_differences, explain, explain_step
+from parity.diagnose import attribute_differences, explain
+from parity.diagnosis.training import known
 
 
 class Side:
@@ -95,4 +96,4 @@ def test_settings_that_one_side_does_not_know_are_not_compared():
     ],
 )
 def test_a_divergence_in_training_is_explained_by_what_agrees_before_it(point, word):
-    assert word in explain_step(Finding(point, "fail"))
+    assert word in known(Finding(point, "fail"))
