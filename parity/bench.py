@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from itertools import zip_longest
 from typing import Any, Callable
 
@@ -101,7 +102,6 @@ class Bench:
             if stage != "weights":
                 for side in (self.reference, self.port):
                     side.end_training()
-                self._restore()
             result = getattr(self, f"_{stage}")()
             result.cause = diagnose.cause(self, result)
             return result
@@ -167,32 +167,31 @@ class Bench:
         return result
 
     def _forward(self) -> StageResult:
-        return self._observe("forward", train=False)
+        self._forward_traces()
+        return self._compared("forward")
 
     def _forward_train(self) -> StageResult:
-        return self._observe("forward_train", train=True)
+        self._train_traces()
+        return self._compared("forward_train")
 
     def _gradients(self) -> StageResult:
         self._train_traces()
-        reference, port = self.traces["reference", "gradients"], self.traces["port", "gradients"]
-        result = self._compare("gradients", reference, port)
+        result = self._compared("gradients")
         if result.first is not None:
             result.cause = "gradients are compared in reverse order of execution: what follows this point agrees"
         return result
 
-    def _observe(self, stage: str, *, train: bool) -> StageResult:
+    def _forward_traces(self) -> None:
+        self._restore()
         inputs, targets = self.batch()
-        if train:
-            self._train_traces()
-        else:
-            for side in (self.reference, self.port):
-                self.traces[side.name, stage] = side.observe(inputs, targets, train=False, backward=False)
-        return self._compare(stage, self.traces["reference", stage], self.traces["port", stage])
+        for side in (self.reference, self.port):
+            self.traces[side.name, "forward"] = side.observe(inputs, targets, train=False, backward=False)
 
     def _train_traces(self) -> None:
         """One pass in training mode, with gradients if the case has losses; split into two stages' traces."""
         if ("reference", "forward_train") in self.traces:
             return
+        self._restore()
         inputs, targets = self.batch()
         backward = self.case.why_not("gradients") is None
         for side in (self.reference, self.port):
@@ -222,6 +221,14 @@ class Bench:
         self.traces[side.name, "forward_train"], self.traces[side.name, "gradients"] = forward, gradients
 
     def _loss(self) -> StageResult:
+        self._loss_traces()
+        result = self._compared("loss")
+        if result.first is not None:
+            result.cause = "both sides got the reference's outputs and the same targets, so the loss itself differs"
+        return result
+
+    def _loss_traces(self) -> None:
+        """The losses of the reference's outputs, and of the case's probes, on both sides."""
         _, targets = self.batch()
         self._train_traces()
         forward = self.traces["reference", "forward_train"].points
@@ -229,20 +236,16 @@ class Bench:
         probes = {"": (outputs, targets)}
         for name, probe in (self.case.probes(self.seed, self.size) if self.case.probes else {}).items():
             probes[f"{name}/"] = (probe.outputs, probe.targets)
-        traces = {side.name: Trace() for side in (self.reference, self.port)}
-        for prefix, (values, labels) in probes.items():
-            for side in (self.reference, self.port):
+        for side in (self.reference, self.port):
+            whole = self.traces[side.name, "loss"] = Trace()
+            for prefix, (values, labels) in probes.items():
                 trace = side.evaluate_losses(values, labels)
-                traces[side.name].meta.update(trace.meta)
-                traces[side.name].points.update({prefix + name: value for name, value in trace.points.items()})
-        self.traces["reference", "loss"], self.traces["port", "loss"] = traces["reference"], traces["port"]
-        result = self._compare("loss", traces["reference"], traces["port"])
-        if result.first is not None:
-            result.cause = "both sides got the reference's outputs and the same targets, so the loss itself differs"
-        return result
+                whole.meta.update(trace.meta)
+                whole.points.update({prefix + name: value for name, value in trace.points.items()})
 
     def _step(self) -> StageResult:
         """Both sides step by step; of a large model only the first step that differs stays in memory."""
+        self._restore()
         sides = (self.reference, self.port)
         result = StageResult("step")
         kept: tuple[list[Trace], list[Trace]] = ([], [])
@@ -267,9 +270,10 @@ class Bench:
         return result
 
     def _trajectory(self) -> StageResult:
+        self._restore()
         for side in (self.reference, self.port):
             self.traces[side.name, "trajectory"] = train(side, self.case.trajectory, self.batch, losses_only=True)
-        return self._compare("trajectory", self.traces["reference", "trajectory"], self.traces["port", "trajectory"])
+        return self._compared("trajectory")
 
     def _data(self) -> StageResult:
         recorded = recorded_data(self.case)
@@ -297,6 +301,7 @@ class Bench:
     def _postprocess(self) -> StageResult:
         inputs, targets = self.batch()
         if ("reference", "forward") not in self.traces:
+            self._restore()
             self.traces["reference", "forward"] = self.reference.observe(inputs, targets, train=False, backward=False)
         points = self.traces["reference", "forward"].points
         outputs = {name.partition("/")[2]: value for name, value in points.items() if name.startswith("output/")}
@@ -322,6 +327,9 @@ class Bench:
                 return None
             maps.append(pred[0])
         return maps[0], maps[1]
+
+    def _compared(self, stage: str) -> StageResult:
+        return self._compare(stage, self.traces["reference", stage], self.traces["port", stage])
 
     def _compare(self, stage: str, reference: Trace, port: Trace, *, kind: str | None = None) -> StageResult:
         result = StageResult(stage)
@@ -351,31 +359,45 @@ class Bench:
 
     def add_numerics(self, results: Sequence[StageResult]) -> None:
         """Runs both sides in float32 and adds the numerics report to the forward, loss and gradient stages."""
-        other = Bench.__new__(Bench)
-        other.__dict__.update(self.__dict__)
-        other.traces = {}
-        other.reference, other.port = self._sides("float32")
-        for result in results:
-            if result.reason or result.stage not in ("forward", "forward_train", "loss", "gradients"):
-                continue
-            other.traces["reference", "forward_train"] = Trace()
-            other.numerics_traces(result.stage)
-            triple = [self.traces["reference", result.stage], other.traces["reference", result.stage]]
-            if result.stage != "loss":
-                triple = [self.translated(trace) for trace in triple]
-            result.numerics = numerics(*triple, other.traces["port", result.stage])
-        other.close()
+        wanted = [r for r in results if not r.reason and r.stage in ("forward", "forward_train", "loss", "gradients")]
+        if not wanted:
+            return
+        with self.in_float32() as single:
+            for result in wanted:
+                single.compute(result.stage)
+                pair = [self.traces["reference", result.stage], single.traces["reference", result.stage]]
+                if result.stage != "loss":
+                    pair = [self.translated(trace) for trace in pair]
+                result.numerics = numerics(*pair, single.traces["port", result.stage])
 
-    def numerics_traces(self, stage: str) -> None:
-        """The float32 traces of one stage."""
-        self.traces.pop(("reference", "forward_train"), None)
+    @contextmanager
+    def in_float32(self) -> Iterator[Bench]:
+        """The bench with both sides in float32, and without traces; within the context, only it may be used."""
+        single = type(self).__new__(type(self))
+        single.__dict__.update(self.__dict__)
+        single.traces = {}
+        single.reference, single.port = self._lowered()
+        try:
+            yield single
+        finally:
+            self._raised()
+
+    def _lowered(self) -> tuple[Any, Any]:
+        for side in (self.reference, self.port):
+            side.cast("float32")
+        return self.reference, self.port
+
+    def _raised(self) -> None:
+        for side in (self.reference, self.port):
+            side.cast("float64")
         self._restore()
+
+    def compute(self, stage: str) -> None:
+        """Makes both sides' traces of one of the stages that `add_numerics` reports on."""
         if stage == "forward":
-            inputs, targets = self.batch()
-            for side in (self.reference, self.port):
-                self.traces[side.name, stage] = side.observe(inputs, targets, train=False, backward=False)
+            self._forward_traces()
         elif stage == "loss":
-            self._loss()
+            self._loss_traces()
         else:
             self._train_traces()
 

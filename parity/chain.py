@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Callable
 
 import numpy as np
 
@@ -46,13 +47,14 @@ class ChainResult:
         return {**self.__dict__, "worst": self.worst if np.isfinite(self.worst) else None}
 
 
-def replay(side: Any, case: Case, run: Run) -> Trace:
+def replay(side: Any, case: Case, run: Run, *, stand_in: Callable[[np.ndarray], Any] = lambda value: value) -> Trace:
     """Everything that is recorded of one run, in one trace.
 
     Args:
         side: a TorchSide of upstream's model or of the reference.
         case: gives inputs, probes and the schedule.
         run: size, seed and dtype.
+        stand_in: array -> what the trace holds in its place, so that not all of them have to be there at a time.
 
     Raises:
         SideError: if the model or its losses raise.
@@ -65,6 +67,9 @@ def replay(side: Any, case: Case, run: Run) -> Trace:
         state = side.state()
     trace = Trace(meta={"scales": {}})
 
+    def add(name: str, value: Any) -> None:
+        trace.add(name, stand_in(np.asarray(value)))
+
     def keep(stage: str, part: Trace) -> None:
         trace.meta["scales"].update({f"{stage}/gradient/{name}": s for name, s in part.meta.get("sums", {}).items()})
         if "crash" in part.meta:
@@ -72,43 +77,54 @@ def replay(side: Any, case: Case, run: Run) -> Trace:
         leaves = part.meta.get("leaves")
         for name, value in part.points.items():
             if leaves is None or "/" in name or name.partition("@")[0] in leaves:  # containers are nobody's contract
-                trace.add(f"{stage}/{name}", value)
+                add(f"{stage}/{name}", value)
 
     side.load(state)
     keep("forward", side.observe(inputs, targets, train=False, backward=False))
     if case.why_not("gradients") is None:
         side.load(state)
-        keep("train", side.observe(inputs, targets, train=True, backward=True))
+        observed = side.observe(inputs, targets, train=True, backward=True)
+        keep("train", observed)
         for name, value in side.buffers().items():
-            trace.add(f"train/buffer/{name}", value)
+            add(f"train/buffer/{name}", value)
         for name, probe in (case.probes(run.seed, run.size) if case.probes else {}).items():
             keep(f"loss/{name}", side.evaluate_losses(probe.outputs, probe.targets))
     if case.why_not("step") is None:
-        side.load(state)
-        _replay_steps(side, case, run, trace, targets)
+        terms = Trace({n: v for n, v in observed.points.items() if n.startswith("term/")}, observed.meta)
+        del observed  # its arrays are large
+        if side.losses_learn(targets):
+            side.load(state)
+            terms = None
+        trace.meta["scales"].update(_replay_steps(side, case, run, terms, targets, add))
     return trace
 
 
-def _replay_steps(side: Any, case: Case, run: Run, trace: Trace, targets: dict[str, np.ndarray]) -> None:
+def _replay_steps(
+    side: Any,
+    case: Case,
+    run: Run,
+    observed: Trace | None,
+    targets: Mapping[str, np.ndarray],
+    add: Callable[[str, Any], None],
+) -> dict[str, Scale]:
+    """Steps, the first with the gradients of what was observed, if given; returns scales by point."""
     for iteration, rate in side.schedule(case.schedule_iterations(), case.step).items():
-        trace.add(f"step/schedule/{iteration}", np.float64(rate))
+        add(f"step/schedule/{iteration}", np.float64(rate))
     side.start_training(case.step, targets)
     scales, last = Scales(), {}
     for step in range(case.step.steps):
-        terms, facts = side.train_step(*case.split(case.batch(run.seed, step, run.size)))
+        batch = case.split(case.batch(run.seed, step, run.size))
+        terms, facts = side.train_step(*batch, after=observed if step == 0 else None)
         for name, value in terms.items():
-            trace.add(f"step/{step + 1}/loss/{name}", value)
+            add(f"step/{step + 1}/loss/{name}", value)
         for name, rate in side.learning_rates().items():
-            trace.add(f"step/{step + 1}/learning_rate/{name}", np.float64(rate))
+            add(f"step/{step + 1}/learning_rate/{name}", np.float64(rate))
         last = scales.advance(facts)
     last = {n: scale_digest(scale) if n.endswith(".moment2") else scale for n, scale in last.items()}
-    trace.meta["scales"].update({f"step/{n}": scale for n, scale in last.items() if not n.startswith("update/")})
-    for name, value in side.optimizer_state().items():
-        trace.add(f"step/optimizer/{name}", value)
-    for name, value in side.parameters().items():
-        trace.add(f"step/parameter/{name}", value)
-    for name, value in side.buffers().items():
-        trace.add(f"step/buffer/{name}", value)
+    for kind, values in (("optimizer", side.optimizer_state), ("parameter", side.parameters), ("buffer", side.buffers)):
+        for name, value in values().items():
+            add(f"step/{kind}/{name}", value)
+    return {f"step/{name}": scale for name, scale in last.items() if not name.startswith("update/")}
 
 
 DATA_RUN = "data"
@@ -148,14 +164,15 @@ def verify(case: Case, *, recordings: Path = RECORDINGS) -> ChainResult:
         return ChainResult("broken", case.upstream, f"the recording is of {recording.upstream}", np.inf)
     from parity.torch_side import TorchSide
 
-    points, worst = 0, 0.0
-    for name, run in recording.runs.items():
+    side, points, worst = TorchSide(case.reference, match_paddle=False), 0, 0.0
+    if side.shapes() != recording.state_dict or list(side.shapes()) != list(recording.state_dict):
+        return ChainResult("broken", case.upstream, _key_difference(side.shapes(), recording), np.inf)
+    for name, run in reversed(recording.runs.items()):  # the weights of the first are those that the stages use by default
         if run.dtype != "float64" or name == DATA_RUN:
             continue
-        side = TorchSide(case.reference, match_paddle=False)
-        if side.shapes() != recording.state_dict or list(side.shapes()) != list(recording.state_dict):
-            return ChainResult("broken", case.upstream, _key_difference(side.shapes(), recording), np.inf)
-        difference = _compare(replay(side, case, run), run)
+        trace = replay(side, case, run, stand_in=lambda value: (value.shape, digest(value)))
+        side.end_training()
+        difference = _compare(trace, run)
         if isinstance(difference, str):
             return ChainResult("broken", case.upstream, f"{name}: {difference}", np.inf, points)
         points, worst = points + len(run.points), max(worst, difference)
@@ -165,15 +182,15 @@ def verify(case: Case, *, recordings: Path = RECORDINGS) -> ChainResult:
 
 
 def _compare(trace: Trace, run: Run) -> float | str:
-    """The worst relative difference, or a sentence about the first point that differs."""
+    """The worst relative difference of shapes and digests, or a sentence about the first point that differs."""
     worst = 0.0
     for name, (shape, recorded) in run.points.items():
         if name not in trace.points:
             return f"the reference has no point {name}"
-        value = trace.points[name]
-        if tuple(value.shape) != shape:
-            return f"{name} has shape {tuple(value.shape)}; upstream {shape}"
-        if value.size == 0:
+        own_shape, value = trace.points[name]
+        if own_shape != shape:
+            return f"{name} has shape {own_shape}; upstream {shape}"
+        if math.prod(shape) == 0:
             continue
         error = _error(value, recorded, trace.meta.get("scales", {}).get(name, 0.0))
         if not error <= policy.RELATIVE:
@@ -189,11 +206,11 @@ def _error(value: np.ndarray, recorded: np.ndarray, scale: Scale) -> float:
     """The largest difference of two digests, in units of which `policy.RELATIVE` is the limit.
 
     Args:
-        value: of the reference.
+        value: digest of the reference's.
         recorded: digest of upstream's.
         scale: of the value, or its `scale_digest`.
     """
-    difference = np.abs(digest(value) - recorded)
+    difference = np.abs(value - recorded)
     unit = recorded[0]
     if np.any(scale):
         each = scale if np.ndim(scale) else scale_digest(scale)

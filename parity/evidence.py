@@ -76,18 +76,14 @@ def _float32(bench: Bench) -> dict[str, tuple[float, float]]:
     truth = bench.traces.get(("reference", "forward"))
     if truth is None or bench.failure:
         return {}
-    other = Bench.__new__(Bench)
-    other.__dict__.update(bench.__dict__)
-    other.traces = {}
     try:
-        other.reference, other.port = other._sides("float32")
-        other.numerics_traces("forward")
-        own, theirs = other.translated(other.traces["reference", "forward"]), other.traces["port", "forward"]
+        with bench.in_float32() as single:
+            single.compute("forward")
+            own = single.translated(single.traces["reference", "forward"])
+            theirs = single.traces["port", "forward"]
     except Exception:  # the verdict is there already; the page shows float64 alone
         return {}
-    errors = _relative(bench.translated(truth), own, theirs)
-    other.close()
-    return errors
+    return _relative(bench.translated(truth), own, theirs)
 
 
 def _relative(truth: Trace, own: Trace, theirs: Trace) -> dict[str, tuple[float, float]]:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -53,14 +54,23 @@ def tensor(name: str, shape: Sequence[int], seed: int = 0) -> np.ndarray:
 
 
 def state(shapes: Mapping[str, Sequence[int]], seed: int = 0) -> dict[str, np.ndarray]:
-    """Values for a whole state dict, in its order.
+    """Values for a whole state dict, in its order. The last ones are remembered: making them takes a while.
 
     Args:
         shapes: name -> shape.
         seed: passed on to `tensor`.
     """
-    return {name: tensor(name, shape, seed) for name, shape in shapes.items()}
+    global _last
+    key = (seed, tuple((name, tuple(shape)) for name, shape in shapes.items()))
+    if _last[0] != key:
+        _last = ((), {})  # not two at a time
+        _last = (key, {name: tensor(name, shape, seed) for name, shape in shapes.items()})
+    return {name: value.copy() for name, value in _last[1].items()}
+
+
+_last: tuple[tuple[Any, ...], dict[str, np.ndarray]] = ((), {})
 
 
 def _grid(values: np.ndarray) -> np.ndarray:
-    return (np.round(np.asarray(values, np.float64) * _GRID) / _GRID).astype(np.float32)
+    scaled = np.asarray(values, np.float64) * _GRID
+    return np.divide(np.rint(scaled, out=scaled), _GRID, out=scaled).astype(np.float32)

@@ -48,6 +48,12 @@ class _GivenBench(Bench):
     def _sides(self, dtype: str) -> tuple[Any, Any]:
         return self._given(dtype)
 
+    def _lowered(self) -> tuple[Any, Any]:
+        return self._given("float32")
+
+    def _raised(self) -> None:
+        pass  # the float64 sides were not touched
+
 
 class _LoneBench(_GivenBench):
     """A bench with one side, which has nothing to be compared with."""

@@ -50,6 +50,11 @@ class PaddleSide(ModelSide):
         self._training: tuple[Any, Any, Any] | None = None
         self._iteration = 0
 
+    def cast(self, dtype: str) -> None:
+        """Computes in "float64" or "float32" from here on; `load` comes next."""
+        self.dtype = dtype
+        self.model.to(dtype=dtype)
+
     def versions(self) -> dict[str, str]:
         """Package versions that the numbers depend on."""
         return {"paddlepaddle": paddle.__version__, "numpy": np.__version__}
@@ -75,7 +80,7 @@ class PaddleSide(ModelSide):
         if set(own) != set(state):
             raise KeyError(f"state and port differ in {sorted(set(own) ^ set(state))[:5]}")
         for name, value in state.items():
-            own[name].set_value(np.asarray(value).astype(own[name].numpy().dtype))
+            own[name].set_value(np.asarray(value).astype(str(own[name].dtype).rpartition(".")[2], copy=False))
 
     def state(self) -> dict[str, np.ndarray]:
         """The state dict in the port's own names."""
@@ -111,9 +116,9 @@ class PaddleSide(ModelSide):
         self._clear_gradients()
 
     def train_step(
-        self, inputs: Sequence[np.ndarray], targets: Mapping[str, np.ndarray]
+        self, inputs: Sequence[np.ndarray], targets: Mapping[str, np.ndarray], *, facts: bool = True
     ) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
-        """As `TorchSide.train_step`; the second result is empty."""
+        """As `TorchSide.train_step`; the second result is empty in any case."""
         losses, optimizer, _ = self._training
         self.model.train()
         tensors, labels = [self._tensor(value) for value in inputs], self._tensors(targets)

@@ -54,13 +54,22 @@ def has_shift(module: nn.Module) -> bool:
 class Shifts:
     """Which norms take away what which biases add: those behind them with nothing but convolutions in between.
 
-    Attributes:
-        found: norm path -> bias name -> by how much the norm's input moves if the bias moves by 1.
+    Args:
+        found: is filled in: norm path -> bias name -> by how much the norm's input moves if the bias moves by 1.
     """
 
-    def __init__(self) -> None:
-        self.found: dict[str, dict[str, float]] = {}
+    def __init__(self, found: dict[str, dict[str, float]]) -> None:
+        self.found = found
         self._moved: dict[int, tuple[torch.Tensor, dict[str, float]]] = {}  # keeps the tensors, for their ids to last
+
+    def hooks(self, path: str, module: nn.Module) -> list[Any]:
+        """Handles of the hooks that a module needs."""
+        handles = []
+        if tracks(module):
+            handles.append(module.register_forward_pre_hook(self.arrival(path)))
+        if has_shift(module) or isinstance(module, nn.Conv2d):
+            handles.append(module.register_forward_hook(self.departure(path)))
+        return handles
 
     def departure(self, path: str) -> Any:
         """A forward hook for what adds a bias, and for convolutions."""
@@ -69,9 +78,9 @@ class Shifts:
             if not isinstance(output, torch.Tensor):
                 return
             carried = {}
-            if isinstance(module, nn.Conv2d):
+            _, arrived = self._moved.get(id(arguments[0]), (None, {}))
+            if arrived and isinstance(module, nn.Conv2d):
                 gain = float(module.weight.detach().abs().sum(dim=(1, 2, 3)).max())
-                _, arrived = self._moved.get(id(arguments[0]), (None, {}))
                 carried = {name: factor * gain for name, factor in arrived.items()}
             if has_shift(module):
                 carried[f"{path}.bias"] = 1.0

@@ -65,6 +65,11 @@ class TorchSide(ModelSide):
             _round_attributes(self.model)
         self._training: tuple[Any, Any, Any] | None = None
 
+    def cast(self, dtype: str) -> None:
+        """Computes in "float64" or "float32" from here on; `load` comes next."""
+        self.dtype = _DTYPES[dtype]
+        self.model.to(self.dtype)
+
     def versions(self) -> dict[str, str]:
         """Package versions that the numbers depend on."""
         return {"torch": str(torch.__version__), "numpy": np.__version__}
@@ -83,7 +88,7 @@ class TorchSide(ModelSide):
 
     def load(self, state: Mapping[str, np.ndarray]) -> None:
         """Loads a state dict, strictly."""
-        tensors = {name: torch.from_numpy(np.array(value)) for name, value in state.items()}
+        tensors = {name: _shared(value) for name, value in state.items()}  # loading copies
         self.model.load_state_dict(tensors, strict=True)
 
     def calibrate(self, inputs: Sequence[np.ndarray]) -> None:
@@ -136,6 +141,11 @@ class TorchSide(ModelSide):
             path: type(module).__name__ for path, module in self.model.named_modules() if not list(module.children())
         }
 
+    def losses_learn(self, targets: Mapping[str, np.ndarray]) -> bool:
+        """Whether the losses have parameters."""
+        losses = self.side.losses(targets)
+        return isinstance(losses, nn.Module) and any(True for _ in losses.parameters())
+
     def start_training(self, schedule: Schedule, targets: Mapping[str, np.ndarray]) -> None:
         """Builds losses and optimizer; `train_step` can be called then."""
         losses = self._cast(self.side.losses(targets))
@@ -146,9 +156,16 @@ class TorchSide(ModelSide):
         self._training = (losses, optimizer, inner)
 
     def train_step(
-        self, inputs: Sequence[np.ndarray], targets: Mapping[str, np.ndarray]
+        self, inputs: Sequence[np.ndarray], targets: Mapping[str, np.ndarray], *, facts: bool = True, after: Trace | None = None
     ) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
         """One optimizer step in training mode.
+
+        Args:
+            inputs: of the model.
+            targets: of the losses.
+            facts: whether to find out what the comparison of parameters needs; without, the second result is empty.
+            after: what `observe` returned for the same batch, with gradients, as the last thing that the model did: the
+                step takes these gradients instead of computing them again. Not for losses that learn.
 
         Returns:
             The loss terms before the step, and facts that the comparison needs: `norms` (see `known.RunningVariance`),
@@ -158,31 +175,36 @@ class TorchSide(ModelSide):
             (norm -> bias -> by how much its mean follows the bias).
         """
         losses, optimizer, _ = self._training
-        self.model.train()
-        self._clear_gradients()
-        norms: dict[str, Any] = {}
-        sums: dict[str, float] = {}
-        shifts = Shifts()
-        handles = []
-        for path, module in self.model.named_modules():
+        if after is None:
+            after = Trace(meta=self._facts())
+            self.model.train()
+            self._clear_gradients()
+            with self._counted(after.meta if facts else None):
+                outputs = self._forward([self._tensor(value) for value in inputs])
+            terms = losses(outputs, self._tensors(targets))
+            sum(terms.values()).backward()
+            after.points = {f"term/{name}": to_numpy(value) for name, value in terms.items()}
+        optimizer.step()
+        found = {**{name: after.meta[name] for name in ("norms", "sums", "shifts")}, **self._gains()} if facts else {}
+        self._clear_gradients()  # a large model's are gigabytes
+        terms = {name.partition("/")[2]: v for name, v in after.points.items() if name.startswith("term/")}
+        return terms, found
+
+    @contextmanager
+    def _counted(self, meta: dict[str, Any] | None) -> Iterator[None]:
+        """Within it a forward pass, and the backward pass that follows, fill in the facts of `train_step`."""
+        handles, shifts = [], Shifts(meta["shifts"] if meta is not None else {})
+        for path, module in self.model.named_modules() if meta is not None else ():
+            handles += shifts.hooks(path, module)
             if tracks(module):
-                handles.append(module.register_forward_pre_hook(counter(norms, path)))
-                handles.append(module.register_forward_pre_hook(shifts.arrival(path)))
-            if has_shift(module) or isinstance(module, nn.Conv2d):
-                handles.append(module.register_forward_hook(shifts.departure(path)))
+                handles.append(module.register_forward_pre_hook(counter(meta["norms"], path)))
             if has_shift(module):
-                handles.append(module.register_forward_hook(summer(sums, path)))
+                handles.append(module.register_forward_hook(summer(meta["sums"], path)))
         try:
-            outputs = self._forward([self._tensor(value) for value in inputs])
+            yield
         finally:
             for handle in handles:
                 handle.remove()
-        terms = losses(outputs, self._tensors(targets))
-        sum(terms.values()).backward()
-        optimizer.step()
-        facts = {"norms": norms, "sums": sums, "shifts": shifts.found, **self._gains()}
-        self._clear_gradients()  # a large model's are gigabytes
-        return {name: to_numpy(value) for name, value in terms.items()}, facts
 
     def end_training(self) -> None:
         """Lets go of what `start_training` built."""
@@ -248,7 +270,7 @@ class TorchSide(ModelSide):
         return tensor
 
     def _facts(self) -> dict[str, Any]:
-        return {"norms": {}, "sums": {}}
+        return {"norms": {}, "sums": {}, "shifts": {}}
 
     def _array(self, value: Any) -> np.ndarray:
         return to_numpy(torch.as_tensor(value))
@@ -273,17 +295,15 @@ class TorchSide(ModelSide):
 
     def _gains(self) -> dict[str, dict[str, Any]]:
         names = {id(parameter): name for name, parameter in self._named_parameters().items()}
-        inner, gains, adaptive, squares = self._training[2], {}, {}, {}
+        inner, facts = self._training[2], {"gains": {}, "adaptive": {}, "squares": {}}
         for group in inner.param_groups:
             for parameter in group["params"]:
                 name, state = names[id(parameter)], inner.state.get(parameter, {})
-                gains[name] = float(group["lr"])
+                facts["gains"][name] = float(group["lr"])
                 if "exp_avg_sq" in state:
-                    mean, root = _moments(state, group)
-                    gains[name] = to_numpy((group["lr"] / root * (1.0 + mean.abs() / root)).float())
-                    adaptive[name] = float(mean.square().mean().sqrt())
-                    squares[name] = to_numpy(_square_gain(state, group)) * adaptive[name]
-        return {"gains": gains, "adaptive": adaptive, "squares": squares}
+                    found = _adaptive_gains(state, group)
+                    facts["gains"][name], facts["adaptive"][name], facts["squares"][name] = found
+        return facts
 
     def _clear_gradients(self) -> None:
         for parameter in self._named_parameters().values():
@@ -291,8 +311,10 @@ class TorchSide(ModelSide):
 
     @contextmanager
     def _watched(self, trace: Trace, fired: list[tuple[str, np.ndarray]], *, backward: bool) -> Iterator[None]:
-        handles = []
+        handles, shifts = [], Shifts(trace.meta["shifts"])
         for path, module in self.model.named_modules():
+            if backward:
+                handles += shifts.hooks(path, module)
             if path:
                 handles.append(module.register_forward_hook(recorder(trace, path, fired if backward else None)))
             if tracks(module):
@@ -319,16 +341,28 @@ class TorchSide(ModelSide):
             trace.add(f"gradient/input.{index}", self._gradient(tensor))
 
 
-def _moments(state: Mapping[str, Any], group: Mapping[str, Any]) -> tuple[torch.Tensor, torch.Tensor]:
-    """Adam's mean gradient, and what it is divided by."""
+def _shared(value: np.ndarray) -> torch.Tensor:
+    """A tensor of the array's own memory, if torch can use it."""
+    array = np.asarray(value)
+    return torch.from_numpy(array if array.flags.writeable and array.flags.c_contiguous else array.copy())
+
+
+def _adaptive_gains(state: Mapping[str, Any], group: Mapping[str, Any]) -> tuple[np.ndarray, float, np.ndarray]:
+    """By how much a step of Adam follows an error of the gradient, element by element, float32.
+
+    Returns:
+        Gains of the update, lr / (sqrt(v) + eps) * (1 + |m| / (sqrt(v) + eps)); rms of the mean gradient m; and by how
+        much the mean square follows errors of that size: at most 2 sqrt(v) times what the step counts have weighted
+        so far, by Cauchy and Schwarz.
+    """
     step, (beta1, beta2) = float(state["step"]), group["betas"]
-    return state["exp_avg"] / (1 - beta1**step), (state["exp_avg_sq"] / (1 - beta2**step)).sqrt() + group["eps"]
-
-
-def _square_gain(state: Mapping[str, Any], group: Mapping[str, Any]) -> torch.Tensor:
-    """By how much Adam's mean square follows an error of the gradients, element by element: sums of 2 |g|."""
-    weights = 1 - group["betas"][1] ** float(state["step"])
-    return 2 * (state["exp_avg_sq"] * weights).sqrt()  # at most, by Cauchy and Schwarz
+    weighted = 1 - beta2**step
+    mean = (state["exp_avg"] / (1 - beta1**step)).float()
+    root = (state["exp_avg_sq"] / weighted).sqrt_().float()
+    rms = float(mean.norm(dtype=torch.float64)) / mean.numel() ** 0.5
+    divisor = root + group["eps"]
+    gains = mean.abs_().div_(divisor).add_(1.0).div_(divisor).mul_(group["lr"])
+    return gains.numpy(), rms, root.mul_(2 * weighted * rms).numpy()
 
 
 def _round_attributes(model: nn.Module) -> None:

@@ -113,7 +113,7 @@ def steps(
         expected = RunningVariance(side.buffers()) if side.name == "reference" and not losses_only else None
         before = {} if losses_only else side.parameters()
         for step in range(schedule.steps):
-            terms, facts = side.train_step(*batch(step))
+            terms, facts = side.train_step(*batch(step), facts=not losses_only)
             if losses_only:
                 yield Trace({f"{step + 1}/loss/{name}": value for name, value in terms.items()}, {"scales": {}})
                 continue
@@ -154,4 +154,4 @@ def _add_scales(trace: Trace, step: str, scales: Mapping[str, Scale]) -> None:
     for point, scale in scales.items():
         name = f"{step}/{point}"
         if name in trace.points:
-            known[name] = known.get(name, 0.0) + scale
+            known[name] = known[name] + scale if name in known else scale
