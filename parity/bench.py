@@ -22,7 +22,8 @@ from parity.traces import Trace, digest
 from parity.training import merged, steps, train
 from parity.weights import Plan, plan, rename, rename_module
 
-LARGE = 2**29  # bytes of one optimizer step of one side; of more, only what differs is kept
+NUMERICS = ("forward", "forward_train", "loss", "gradients")  # stages that are also run in float32
+LARGE = 2**29  # bytes of one side's trace of gradients, or of an optimizer step; of more, only what differs is kept
 
 
 class Bench:
@@ -258,7 +259,7 @@ class Bench:
             compared = self._compare("step", *parts)
             result.findings += compared.findings
             result.crash = result.crash or compared.crash
-            large = sum(value.nbytes for value in parts[0].points.values()) > LARGE
+            large = parts[0].nbytes > LARGE
             if large and compared.first is None:
                 parts = [part.without_arrays() for part in parts]
             for traces, part in zip(kept, parts):
@@ -359,7 +360,7 @@ class Bench:
 
     def add_numerics(self, results: Sequence[StageResult]) -> None:
         """Runs both sides in float32 and adds the numerics report to the forward, loss and gradient stages."""
-        wanted = [r for r in results if not r.reason and r.stage in ("forward", "forward_train", "loss", "gradients")]
+        wanted = [r for r in results if not r.reason and r.stage in NUMERICS]
         if not wanted:
             return
         with self.in_float32() as single:
@@ -369,6 +370,13 @@ class Bench:
                 if result.stage != "loss":
                     pair = [self.translated(trace) for trace in pair]
                 result.numerics = numerics(*pair, single.traces["port", result.stage])
+
+    def forget_gradients(self) -> None:
+        """Lets go of a large model's gradients, once nothing asks for more than their shapes."""
+        for side in ("reference", "port"):
+            trace = self.traces.get((side, "gradients"))
+            if trace is not None and trace.nbytes > LARGE:
+                self.traces[side, "gradients"] = trace.shapes()
 
     @contextmanager
     def in_float32(self) -> Iterator[Bench]:

@@ -6,6 +6,9 @@ a longer trajectory. Each stage starts from the same weights again, so that one 
 
 from __future__ import annotations
 
+import ctypes
+import gc
+import os
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -14,7 +17,7 @@ from typing import Any, Callable
 import numpy as np
 
 from parity import coverage
-from parity.bench import Bench
+from parity.bench import NUMERICS, Bench
 from parity.case import STAGES, Case
 from parity.chain import ChainResult, recorded_parameters, verify
 from parity.compare import Finding, StageResult
@@ -55,6 +58,7 @@ class CaseResult:
         if self.bench is not None:
             self.bench.close()
             self.bench = None
+        give_back_memory()
 
     @property
     def passed(self) -> bool:
@@ -142,6 +146,7 @@ def run(
     chain = ChainResult("unchecked", case.upstream or "", "")
     if upstream:
         chain = _verify(case, isolate=isolate)
+        give_back_memory()
     bench = Bench(case, seed=seed, size=size, weights=weights, inputs=inputs, isolate=isolate)
     result = CaseResult(case.name, chain, bench=bench)
     result.versions = bench.versions()
@@ -153,6 +158,7 @@ def run(
 
 def _run_stages(result: CaseResult, wanted: Sequence[str], say: Callable[[str], None], *, float32: bool) -> None:
     bench = result.bench
+    one_pass = [stage for stage in wanted if stage in NUMERICS]
     for stage in wanted:
         say(stage)
         started = time.perf_counter()
@@ -161,9 +167,14 @@ def _run_stages(result: CaseResult, wanted: Sequence[str], say: Callable[[str], 
         result.stages.append(stage_result)
         if stage == "weights" and not stage_result.passed:
             return
-    if float32:
-        say("float32")
-        bench.add_numerics(result.stages)
+        if one_pass and stage == one_pass[-1]:
+            if float32:
+                say("float32")
+                bench.add_numerics(result.stages)
+            bench.forget_gradients()
+            give_back_memory()
+        if stage in ("step", "trajectory"):
+            give_back_memory()
     result.coverage = coverage.measure(bench.traces, bench.reference.shapes(), wanted)
 
 
@@ -175,6 +186,14 @@ def memory_needed(case: Case) -> float:
     """
     count = recorded_parameters(case)
     return 2.5e9 + 8.0 * 20 * count if count else 0.0
+
+
+def give_back_memory() -> None:
+    """Returns what is free to the system: the C library keeps gigabytes that other processes could use."""
+    gc.collect()
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None) if os.name == "posix" else None  # glibc has it
+    if trim is not None:
+        trim(0)
 
 
 def crashed(case: Case, stage: str, message: str) -> CaseResult:

@@ -44,6 +44,16 @@ class Trace:
             name = f"{name}@{repeat}"
         self.points[name] = array
 
+    @property
+    def nbytes(self) -> int:
+        """Of all arrays."""
+        return sum(value.nbytes for value in self.points.values())
+
+    def shapes(self) -> Trace:
+        """The same points without their numbers, which all read 0."""
+        zeros = {name: np.broadcast_to(value.dtype.type(0), value.shape) for name, value in self.points.items()}
+        return Trace(zeros, dict(self.meta))
+
     def without_arrays(self) -> Trace:
         """Only the single numbers of it: losses, rates."""
         return Trace({name: value for name, value in self.points.items() if value.size == 1}, dict(self.meta))

@@ -106,7 +106,7 @@ class Optimizer:
 
     def clear_grad(self) -> None:
         """Forgets the gradients of the optimizer's parameters."""
-        self.inner.clear_grad()
+        self.inner.clear_grad(set_to_zero=False)  # a gradient of zeros is as large, and has to be added to
 
     def learning_rates(self) -> dict[str, float]:
         """Rate of the last step by parameter name."""

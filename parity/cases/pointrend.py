@@ -289,7 +289,7 @@ def _case(
         probes=lambda seed, size: probes(seed, size, batch=batch, points=points),
         # generated weights do not bear the full rate for long: early in the warm-up, and across the second drop
         step=Schedule(steps=steps, start=60, iters=65000, warmup_iters=1000),
-        trajectory=Schedule(steps=2 * steps, start=20, iters=26, warmup_iters=2),
+        trajectory=Schedule(steps=4, start=20, iters=26, warmup_iters=2),
         upstream=UPSTREAM,
         extra_sizes=extra_sizes,
     )
