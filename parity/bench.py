@@ -6,7 +6,7 @@ import re
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from itertools import zip_longest
+from itertools import islice, zip_longest
 from typing import Any, Callable
 
 import numpy as np
@@ -65,6 +65,7 @@ class Bench:
         self._batches: dict[int, tuple[list[np.ndarray], dict[str, np.ndarray]]] = {}
         self.plan: Plan | None = None
         self.traces: dict[tuple[str, str], Trace] = {}
+        self._going: list[Iterator[Trace]] = []  # both sides' training after the `step` stage, if it can go on
 
     def _sides(self, dtype: str) -> tuple[Any, Any]:
         def build_reference() -> Any:
@@ -100,7 +101,7 @@ class Bench:
         if self.failure:
             return StageResult(stage, crash=self.failure)
         try:
-            if stage != "weights":
+            if stage != "weights" and not (stage == "trajectory" and self._going):
                 for side in (self.reference, self.port):
                     side.end_training()
             result = getattr(self, f"_{stage}")()
@@ -134,6 +135,7 @@ class Bench:
         self.reference.load({n: v.astype(np.float32) if v.dtype.kind == "f" else v for n, v in state.items()})
 
     def _restore(self) -> None:
+        self._going = []
         self.reference.load(self.initial)
         self.port.load(self.plan.forward(self.initial))
 
@@ -247,14 +249,17 @@ class Bench:
     def _step(self) -> StageResult:
         """Both sides step by step; of a large model only the first step that differs stays in memory."""
         self._restore()
-        sides = (self.reference, self.port)
+        sides, case = (self.reference, self.port), self.case
+        goes_on = case.why_not("trajectory") is None and case.trajectory.follows(case.step)
+        schedule = case.trajectory if goes_on else case.step
+        training = [steps(side, schedule, self.batch, whole=case.step.steps) for side in sides]
         result = StageResult("step")
         kept: tuple[list[Trace], list[Trace]] = ([], [])
-        for index, parts in enumerate(zip_longest(*(steps(side, self.case.step, self.batch) for side in sides))):
+        for index, parts in enumerate(islice(zip_longest(*training), case.step.steps)):
             parts = [Trace(meta={"scales": {}}) if part is None else part for part in parts]
             if index == 0:
                 for side, part in zip(sides, parts):
-                    for iteration, rate in side.schedule(self.case.schedule_iterations(), self.case.step).items():
+                    for iteration, rate in side.schedule(case.schedule_iterations(), case.step).items():
                         part.add(f"schedule/{iteration}", np.float64(rate))
             compared = self._compare("step", *parts)
             result.findings += compared.findings
@@ -268,12 +273,19 @@ class Bench:
                 break
         for side, traces in zip(sides, kept):
             self.traces[side.name, "step"] = merged(traces)
+        self._going = training if goes_on and result.passed else []
         return result
 
     def _trajectory(self) -> StageResult:
-        self._restore()
-        for side in (self.reference, self.port):
-            self.traces[side.name, "trajectory"] = train(side, self.case.trajectory, self.batch, losses_only=True)
+        """The losses of a short run; where it goes on from the `step` stage, its first steps are those."""
+        for side, training in zip((self.reference, self.port), self._going):
+            done = self.traces[side.name, "step"].points.items()
+            losses = {name: value for name, value in done if name.partition("/")[2].startswith("loss/")}
+            self.traces[side.name, "trajectory"] = merged([Trace(losses, {"scales": {}}), *training])
+        if not self._going:
+            self._restore()
+            for side in (self.reference, self.port):
+                self.traces[side.name, "trajectory"] = train(side, self.case.trajectory, self.batch, whole=0)
         return self._compared("trajectory")
 
     def _data(self) -> StageResult:

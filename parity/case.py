@@ -7,7 +7,7 @@ is built from functions with local imports, so that it can be listed where torch
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Callable, Union
 
 import numpy as np
@@ -79,6 +79,10 @@ class Schedule:
     iters: int = 100
     warmup_iters: int = 0
 
+    def follows(self, other: Schedule) -> bool:
+        """Whether it is the other one with more steps."""
+        return self.steps > other.steps and replace(self, steps=other.steps) == other
+
 
 @dataclass(frozen=True)
 class Side:
@@ -143,7 +147,7 @@ class Case:
         weights: rules, applied in order to each reference name; every rule has to match something.
         probes: (seed, (H, W)) -> probe name -> Probe.
         step: what the `step` stage replays.
-        trajectory: what the `trajectory` stage replays.
+        trajectory: what the `trajectory` stage replays; if it is `step` with more steps, only these are computed anew.
         upstream: "owner/repository@commit" that the reference stands for, or None.
         not_applicable: stage -> why this case cannot have it.
         ignored: (regular expression, reason) of points that only one side can have.

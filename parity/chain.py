@@ -167,7 +167,7 @@ def verify(case: Case, *, recordings: Path = RECORDINGS) -> ChainResult:
     side, points, worst = TorchSide(case.reference, match_paddle=False), 0, 0.0
     if side.shapes() != recording.state_dict or list(side.shapes()) != list(recording.state_dict):
         return ChainResult("broken", case.upstream, _key_difference(side.shapes(), recording), np.inf)
-    for name, run in reversed(recording.runs.items()):  # the weights of the first are those that the stages use by default
+    for name, run in reversed(recording.runs.items()):  # last those with the stages' weights
         if run.dtype != "float64" or name == DATA_RUN:
             continue
         trace = replay(side, case, run, stand_in=lambda value: (value.shape, digest(value)))

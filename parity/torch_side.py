@@ -156,7 +156,12 @@ class TorchSide(ModelSide):
         self._training = (losses, optimizer, inner)
 
     def train_step(
-        self, inputs: Sequence[np.ndarray], targets: Mapping[str, np.ndarray], *, facts: bool = True, after: Trace | None = None
+        self,
+        inputs: Sequence[np.ndarray],
+        targets: Mapping[str, np.ndarray],
+        *,
+        facts: bool = True,
+        after: Trace | None = None,
     ) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
         """One optimizer step in training mode.
 

@@ -73,10 +73,10 @@ def train(
     schedule: Schedule,
     batch: Callable[[int], tuple[Sequence[np.ndarray], Arrays]],
     *,
-    losses_only: bool = False,
+    whole: int | None = None,
 ) -> Trace:
     """All optimizer steps of one side in one trace; arguments as in `steps`."""
-    return merged(steps(side, schedule, batch, losses_only=losses_only))
+    return merged(steps(side, schedule, batch, whole=whole))
 
 
 def merged(parts: Iterable[Trace]) -> Trace:
@@ -95,7 +95,7 @@ def steps(
     schedule: Schedule,
     batch: Callable[[int], tuple[Sequence[np.ndarray], Arrays]],
     *,
-    losses_only: bool = False,
+    whole: int | None = None,
 ) -> Iterator[Trace]:
     """Optimizer steps of one side: per step the losses, rates, accumulators, updates and running statistics.
 
@@ -105,16 +105,16 @@ def steps(
         side: loaded.
         schedule: how many steps, and where in the run.
         batch: number of a step -> (inputs, targets).
-        losses_only: record nothing but the losses.
+        whole: after this many steps, record nothing but the losses.
     """
-    scales = Scales()
+    scales, whole = Scales(), schedule.steps if whole is None else whole
     try:
         side.start_training(schedule, batch(0)[1])
-        expected = RunningVariance(side.buffers()) if side.name == "reference" and not losses_only else None
-        before = {} if losses_only else side.parameters()
+        expected = RunningVariance(side.buffers()) if side.name == "reference" and whole else None
+        before = side.parameters() if whole else {}
         for step in range(schedule.steps):
-            terms, facts = side.train_step(*batch(step), facts=not losses_only)
-            if losses_only:
+            terms, facts = side.train_step(*batch(step), facts=step < whole)
+            if step >= whole:
                 yield Trace({f"{step + 1}/loss/{name}": value for name, value in terms.items()}, {"scales": {}})
                 continue
             buffers = side.buffers()
@@ -125,7 +125,7 @@ def steps(
             _add_step(trace, f"{step + 1}", side, terms, before, after, buffers)
             if expected is not None:
                 _add_scales(trace, f"{step + 1}", scales.advance(facts))
-            before = after if step + 1 < schedule.steps else {}
+            before = after if step + 1 < whole else {}
             del after, buffers  # while the other side takes its step
             yield trace
     except Exception as error:

@@ -288,7 +288,7 @@ def _case(name: str, recipe: Recipe) -> Case:
         size=(64, 128) if narrow else (32, 128),
         probes=probes,
         step=Schedule(steps=1, start=20, iters=90000, warmup_iters=1000),
-        trajectory=Schedule(steps=2, start=0, iters=90000, warmup_iters=1000),
+        trajectory=Schedule(steps=2, start=20, iters=90000, warmup_iters=1000),
         upstream=DETECTRON2 if recipe.backbone == "ResNet52" else TOOLS_D2,
         extra_sizes=((32, 256), (96, 128)) if narrow else ((17, 307), (64, 64)),
         calibrate=True,
