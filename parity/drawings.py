@@ -11,6 +11,7 @@ from parity import policy
 
 DECADES = (-17, 1)  # of the drift chart
 COLOURS = 6  # of curves
+LETTER = 7.6  # pixels that a bold letter of a chart takes, at most on average
 
 
 def drift(points: Sequence[Mapping[str, Any]], *, width: int, label: str, ends: tuple[str, str]) -> str:
@@ -74,9 +75,10 @@ def _float32(points: Sequence[Mapping[str, Any]], x: Any, y: Any) -> list[str]:
 
 
 def _first(name: str, at: float, *, width: int, top: int, bottom: int) -> list[str]:
-    room = max(12, width // 9)
-    shown = name if len(name) <= room else f"...{name[-room:]}"
+    """A line at the first divergence, and its name on the side with more room; if it is too long, its end."""
     left_half = at < width / 2
+    room = int((width - at if left_half else at) / LETTER) - 2
+    shown = name if len(name) <= room else f"...{name[3 - room :]}"
     anchor, shift = ("start", 5) if left_half else ("end", -5)
     return [
         f'<line class="first" x1="{at:.1f}" x2="{at:.1f}" y1="{top}" y2="{bottom}"/>',

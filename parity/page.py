@@ -75,22 +75,23 @@ def read_faults(path: Path) -> dict[str, Any]:
 def render(data: Mapping[str, Any], evidence: Mapping[str, Any], faults: Mapping[str, Any] | None = None) -> str:
     """The report as text; arguments as for `write`."""
     cases = data["cases"]
-    failed = [case for case in cases if not case["passed"]]
+    failed, passed = ([case for case in cases if case["passed"] is state] for state in (False, True))
     title = _title(cases, failed)
     body = [
         f"<h1>{_t(title)}</h1>",
+        *[_finding(case, evidence.get(case["case"]) or {}) for case in failed],
+        _passed(cases),
         "<p class='quiet'>A <b>port</b> is a model rewritten in PaddlePaddle; its <b>reference</b> is the PyTorch "
         "original. Both got the same weights and inputs, and every layer's output, every gradient and every training "
         "step was compared in float64. A port is equal to its reference if no number differs by more than "
         f"{policy.RELATIVE:.0e} of its tensor's size (rms).</p>",
-        *[_finding(case, evidence.get(case["case"]) or {}) for case in failed],
-        _passed(cases),
+        *[_first_drift(case, evidence.get(case["case"]) or {}) for case in failed],
         "<h2>Every case, every stage</h2>",
-        _matrix(cases),
+        _matrix([*failed, *passed]),
         "<h2>Why the references can be trusted</h2>",
         *[_chain(case) for case in cases],
         "<h2>Case by case</h2>",
-        *[_case(case, evidence.get(case["case"]) or {}) for case in [*failed, *[c for c in cases if c["passed"]]]],
+        *[_case(case, evidence.get(case["case"]) or {}) for case in [*failed, *passed]],
         _faults(faults),
         _settings(data),
     ]
@@ -115,24 +116,52 @@ def _title(cases: Sequence[Mapping[str, Any]], failed: Sequence[Mapping[str, Any
     return f"{len(failed)} of {len(cases)} ports {'is' if len(failed) == 1 else 'are'} not equal: {names}"
 
 
+def _sentence(case: Mapping[str, Any], evidence: Mapping[str, Any]) -> str:
+    """Which port is wrong, in which stage, at which layer, and why; as short as it can be said."""
+    name = f"<b>{_t(case['case'])}</b>"
+    stage = next((s for s in case["stages"] if s["first"] is not None), None)
+    crash = next((s for s in case["stages"] if s["crash"]), None)
+    if stage is None and crash is not None:
+        where = _t(STAGE_WORDS.get(crash["stage"], crash["stage"]))
+        return f"{name} crashed in {where}: <code>{_t(crash['crash'].splitlines()[0])}</code>."
+    if stage is None:
+        detail = f": {_t(case['chain']['detail'])}" if case["chain"]["detail"] else ""
+        return f"{name}: its reference does not compute what its upstream repository computed{detail}."
+    point = stage["first"]["point"].partition("/")[2]
+    layer = next((p["layer"] for p in evidence.get("drift", {}).get(stage["stage"], ()) if p["point"] == point), "")
+    kind = f" ({_t(layer)})" if layer else ""
+    where = _t(STAGE_WORDS.get(stage["stage"], stage["stage"]))
+    why = stage["cause"].partition("\n")[0].partition("; ")[0]
+    if why.startswith(f"{point} is "):
+        why = f", which {why[len(point) + 1 :]}"
+    elif why:
+        why = f": {why}"
+    return f"{name} goes wrong in {where} at <code>{_t(point)}</code>{kind}{_t(why or ', for a reason not found')}."
+
+
 def _finding(case: Mapping[str, Any], evidence: Mapping[str, Any]) -> str:
-    """Which port is wrong, where, and why."""
+    """Which port is wrong, where, and why, with the values of both sides."""
     stage = next((s for s in case["stages"] if s["first"] is not None), None)
     crashes = [s for s in case["stages"] if s["crash"]]
-    rows = [("Port", f"<b>{_t(case['case'])}</b>")]
-    if stage is None and crashes:
-        rows += [("Where", _t(STAGE_WORDS.get(crashes[0]["stage"], crashes[0]["stage"])))]
-        rows += [("What", f"<code>{_t(crashes[0]['crash'].splitlines()[0])}</code>")]
-    elif stage is None:
-        rows += [("What", f"the reference {_t(case['chain']['detail'] or case['chain']['status'])}")]
-    else:
+    rows = []
+    if stage is not None:
         rows += _where(stage, evidence)
         rows += [("Crash", f"<code>{_t(s['crash'].splitlines()[0])}</code> in {_t(s['stage'])}") for s in crashes[:1]]
     others = [s["stage"] for s in case["stages"] if s["first"] is not None and s is not stage]
     if others:
         rows.append(("Follows", f"{_t(', '.join(others))} differ as well, which the same cause can explain"))
     listed = "".join(f"<dt>{name}</dt><dd>{value}</dd>" for name, value in rows)
-    return f'<section class="card bad"><span class="tag bad">NOT EQUAL</span><dl>{listed}</dl></section>'
+    return (
+        f'<section class="card bad"><span class="tag bad">NOT EQUAL</span> '
+        f'<p class="verdict">{_sentence(case, evidence)}</p>{f"<dl>{listed}</dl>" if rows else ""}</section>'
+    )
+
+
+def _first_drift(case: Mapping[str, Any], evidence: Mapping[str, Any]) -> str:
+    """How the error goes on from the first divergence, in its stage."""
+    stage = next((s["stage"] for s in case["stages"] if s["first"] is not None), "")
+    drift = evidence.get("drift", {}).get(stage)
+    return _drift(case["case"], stage, drift) if drift else ""
 
 
 def _where(stage: Mapping[str, Any], evidence: Mapping[str, Any]) -> list[tuple[str, str]]:
@@ -188,36 +217,47 @@ def _passed(cases: Sequence[Mapping[str, Any]]) -> str:
 
 
 def _matrix(cases: Sequence[Mapping[str, Any]]) -> str:
+    """A table; on a phone, whose width it does not fit, a list of stages for each case."""
     stages = [name for name in STAGES if any(name == s["stage"] for case in cases for s in case["stages"])]
-    head = "".join(f"<th>{_t(name)}</th>" for name in ("case", "verdict", *stages))
-    rows = []
+    head = "".join(f"<th>{_broken(name)}</th>" for name in ("case", "verdict", *stages))
+    rows, lists = [], []
     for case in cases:
         by_name = {stage["stage"]: stage for stage in case["stages"]}
-        cells = "".join(_cell(by_name.get(name)) for name in stages)
-        verdict = '<td class="good">equal</td>' if case["passed"] else '<td class="bad">NOT EQUAL</td>'
-        rows.append(f"<tr><th>{_t(case['case'])}</th>{verdict}{cells}</tr>")
+        cells = {name: _cell(by_name.get(name)) for name in stages}
+        kind, words = ("good", "equal") if case["passed"] else ("bad", "NOT EQUAL")
+        columns = "".join(f'<td class="{colour}"{title}>{text}</td>' for colour, title, text in cells.values())
+        rows.append(f'<tr><th>{_t(case["case"])}</th><td class="{kind}">{words}</td>{columns}</tr>')
+        items = "".join(
+            f'<li class="{colour}"{title}><span>{_broken(name)}</span>{text}</li>'
+            for name, (colour, title, text) in cells.items()
+        )
+        name = f'{_t(case["case"])} <span class="tag {kind}">{words}</span>'
+        unfolded = "" if case["passed"] else " open"
+        lists.append(f"<details{unfolded}><summary>{name}</summary><ul>{items}</ul></details>")
     note = (
-        "<p class='quiet'>Each cell: the largest difference relative to its tensor, how many points were compared, "
+        "<p class='quiet'>In each: the largest difference relative to its tensor, how many points were compared, "
         "and how many times as far Paddle's float32 is from the truth as PyTorch's own (f32; up to "
         f"{policy.NUMERICS_RATIO:.0f} is usual, more is a remark about rounding and no failure).</p>"
     )
-    return (
-        f'<div class="scroll"><table><thead><tr>{head}</tr></thead><tbody>{"".join(rows)}</tbody></table></div>{note}'
-    )
+    table = f'<table class="matrix"><thead><tr>{head}</tr></thead><tbody>{"".join(rows)}</tbody></table>'
+    return f'<div class="scroll wide">{table}</div><div class="narrow stages">{"".join(lists)}</div>{note}'
 
 
-def _cell(stage: Mapping[str, Any] | None) -> str:
+def _cell(stage: Mapping[str, Any] | None) -> tuple[str, str, str]:
+    """(colour, title attribute or "", text) of one stage of one case."""
     if stage is None:
-        return '<td class="none">not run</td>'
+        return "none", "", "not run"
     if stage["reason"]:
-        return f'<td class="none" title="{_t(stage["reason"])}">not possible</td>'
+        return "none", f' title="{_t(stage["reason"])}"', "not possible"
     if stage["crash"]:
-        return f'<td class="bad" title="{_t(stage["crash"])}">&#10007; crashed</td>'
+        return "bad", f' title="{_t(stage["crash"])}"', "&#10007; crashed"
     worst = "differs" if stage["worst"] is None else "equal" if stage["worst"] == 0 else f"{stage['worst']:.0e}"
+    mark = "&#10003;" if stage["passed"] else "&#10007;"
+    number = f'<span class="number">{mark} {worst}</span>'
     if not stage["passed"]:
-        return f'<td class="bad">&#10007; {worst}<small>{stage["differing"]} of {stage["points"]} points</small></td>'
+        return "bad", "", f"{number}<small>{stage['differing']} of {stage['points']} points</small>"
     single = f"<small>f32 {stage['numerics']['ratio']:.1f}x</small>" if stage["numerics"] else ""
-    return f'<td class="good">&#10003; {worst}<small>{stage["points"]} points</small>{single}</td>'
+    return "good", "", f"{number}<small>{stage['points']} points</small>{single}"
 
 
 def _chain(case: Mapping[str, Any]) -> str:
@@ -236,9 +276,11 @@ def _chain(case: Mapping[str, Any]) -> str:
 
 
 def _case(case: Mapping[str, Any], evidence: Mapping[str, Any]) -> str:
-    parts = [f"<h3 id='case-{_t(case['case'])}'>{_t(case['case'])}</h3>"]
+    """What else is known of a case; of an equal one it is folded."""
+    first = next((s["stage"] for s in case["stages"] if s["first"] is not None), "")
+    parts = []
     for name, points in evidence.get("drift", {}).items():
-        parts.append(_drift(case["case"], name, points))
+        parts += [_drift(case["case"], name, points)] if name != first else []  # that one is beside the finding
     parts.append(_differing(evidence.get("differing", {})))
     if evidence.get("picture"):
         parts.append("<h3>What both sides see in a photograph</h3><div class='scroll'>")
@@ -250,7 +292,10 @@ def _case(case: Mapping[str, Any], evidence: Mapping[str, Any]) -> str:
     parts.append(_coverage(case))
     settings = ", ".join(f"{_t(key)} {_t(_plain(value))}" for key, value in case["settings"].items())
     parts.append(f"<p class='quiet'>Settings: {settings}; {case['seconds']:.0f} s.</p>")
-    return "\n".join(part for part in parts if part)
+    body = "\n".join(part for part in parts if part)
+    if case["passed"]:
+        return f"<details><summary>{_t(case['case'])}: equal</summary>{body}</details>"
+    return f"<h3>{_t(case['case'])}: not equal</h3>\n{body}"
 
 
 def _drift(case: str, stage: str, points: Sequence[Mapping[str, Any]]) -> str:
@@ -267,8 +312,8 @@ def _drift(case: str, stage: str, points: Sequence[Mapping[str, Any]]) -> str:
         key.append("<li><i style='background:var(--blue)'></i>Paddle's float32 error</li>")
         key.append("<li><i style='background:var(--band)'></i>PyTorch's own float32 error, 3 times more or less</li>")
     return (
-        f"<p><b>Difference along the network, {_t(STAGE_WORDS.get(stage, stage))}</b>, from {ends[0]} to {ends[1]}, "
-        f"relative to each tensor's size</p>{drawn}<ul class='key'>{''.join(key)}</ul>"
+        f"<p><b>{_t(case)}: difference along the network, {_t(STAGE_WORDS.get(stage, stage))}</b>, from {ends[0]} to "
+        f"{ends[1]}, relative to each tensor's size</p>{drawn}<ul class='key'>{''.join(key)}</ul>"
     )
 
 
@@ -333,19 +378,22 @@ def _faults(score: Mapping[str, Any] | None) -> str:
     head = "<h2>Would this check notice a mistake?</h2>"
     if score is None:
         return f"{head}<p class='quiet'>The score of the planted faults was not given (--fault-score FILE).</p>"
+    whats = ("caught", "localised", "explained")
     rows = []
     for kind, row in score["kinds"].items():
         cells = "".join(
             f'<td class="{"good" if row[key] == row["count"] else "bad"}">{row[key]:d} of {row["count"]:d}</td>'
-            for key in ("caught", "localised", "explained")
+            for key in whats
         )
         rows.append(f"<tr><th>{_t(kind)}</th>{cells}</tr>")
+    count, *found = (sum(row[key] for row in score["kinds"].values()) for key in ("count", *whats))
     alarms = score.get("false_alarms", "unknown")
-    shown = "".join(f"<th>{h}</th>" for h in ("mistake planted in", "caught", "in the right place", "cause named"))
+    shown = "".join(f"<th>{h}</th>" for h in ("mistake", "caught", "right place", "cause named"))
     return (
-        f"{head}<p>Typical mistakes were planted in correct ports, one at a time; false alarms on correct ports: "
-        f"<b>{_t(_plain(alarms))}</b>.</p><div class='scroll'><table><thead><tr>{shown}</tr></thead>"
-        f"<tbody>{''.join(rows)}</tbody></table></div>"
+        f"{head}<p>{count:d} typical mistakes were planted in correct ports, one at a time: <b>{found[0]:d} were "
+        f"caught</b>, {found[1]:d} in the right place, {found[2]:d} with their cause; false alarms on correct ports: "
+        f"<b>{_t(_plain(alarms))}</b>.</p><details><summary>{len(rows)} kinds of mistakes</summary><div class='scroll'>"
+        f"<table class='matrix'><thead><tr>{shown}</tr></thead><tbody>{''.join(rows)}</tbody></table></div></details>"
     )
 
 
@@ -362,6 +410,11 @@ def _plain(value: Any) -> str:
     if isinstance(value, (list, tuple)):
         return " x ".join(map(str, value))
     return str(value)
+
+
+def _broken(name: str) -> str:
+    """A name that may go on in the next line after an underscore."""
+    return _t(name).replace("_", "_<wbr>")
 
 
 def _t(text: Any) -> str:

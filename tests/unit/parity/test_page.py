@@ -18,7 +18,7 @@ from parity.evidence import _differing, _relative, worst_values
 from parity.page_style import STYLE
 from parity.traces import Trace
 
-VOID = {"meta", "img", "br"}
+VOID = {"meta", "img", "br", "wbr"}
 HOSTILE = '<script>alert("1")</script>\'"&'
 
 
@@ -225,3 +225,54 @@ def test_the_score_of_planted_faults_is_shown(tmp_path):
     path.write_text(json.dumps({"kinds": {"layers": row}, "false_alarms": 0}))
     text = read(page.render(data(case("right", stage("forward", GOOD))), {}, page.read_faults(path))).text
     assert "5 of 5" in text and "4 of 5" in text and "3 of 5" in text and "false alarms on correct ports: 0" in text
+
+
+def verdict(case, shown=None):
+    text = page.render(data(case), {case["case"]: shown or {}})
+    return read(re.search(r'<p class="verdict">(.*?)</p>', text)[1]).text
+
+
+def test_one_sentence_says_the_port_the_stage_the_layer_and_the_cause():
+    bad = broken()
+    assert (
+        verdict(bad, evidence())
+        == "wrong goes wrong in the forward pass at bn (BatchNorm2D): epsilon 0.001, reference 1e-05."
+    )
+    bad["stages"][0]["cause"] = "bn is set differently: epsilon 0.001, reference 1e-05; with epsilon 1e-05, it falls"
+    expected = "wrong goes wrong in the forward pass at bn, which is set differently: epsilon 0.001, reference 1e-05."
+    assert verdict(bad) == expected
+    bad["stages"][0]["cause"] = ""
+    assert verdict(bad) == "wrong goes wrong in the forward pass at bn, for a reason not found."
+
+
+def test_the_sentence_of_a_crash_and_of_a_broken_reference():
+    crashed = case("one", stage("loss", crash="the port raised ValueError: no\nmore"), passed=False)
+    assert verdict(crashed) == "one crashed in the loss terms: the port raised ValueError: no."
+    alone = {
+        **case("one", stage("loss", GOOD), passed=False),
+        "chain": {**CHAIN, "status": "broken", "detail": "0.1 off"},
+    }
+    assert verdict(alone) == "one: its reference does not compute what its upstream repository computed: 0.1 off."
+
+
+def test_what_is_wrong_comes_first_and_what_is_equal_is_folded():
+    right = case("right", stage("forward", GOOD))
+    text = page.render(data(right, broken()), {"wrong": evidence(), "right": evidence()})
+    table = text[text.index('<table class="matrix">') :]
+    assert table.index("<th>wrong</th>") < table.index("<th>right</th>")
+    assert "<details><summary>right: equal</summary>" in text and "<h3>wrong: not equal</h3>" in text
+    assert text.index("wrong: difference along the network") < text.index("Every case, every stage")
+
+
+@pytest.mark.parametrize("place", [0, 60, 119])
+def test_the_name_of_the_first_divergence_fits_into_the_chart(place):
+    name = "cp.backbone.features.6.conv_list.0.bn"
+    points = [{"point": f"p{i}", "layer": "", "passed": i < place, "error": 1e-3} for i in range(120)]
+    points[place]["point"] = name
+    drawn = drawings.drift(points, width=350, label="x", ends=("a", "b"))
+    x, anchor, shown = re.search(
+        r'<text class="first-text" x="([\d.]+)".*?text-anchor="(\w+)">(.*?)</text>', drawn
+    ).groups()
+    room = 350 - float(x) if anchor == "start" else float(x)
+    assert len(shown) * drawings.LETTER <= room and shown.endswith("0.bn")
+    assert shown == name or shown.startswith("...")
