@@ -48,6 +48,7 @@ format: $(READY)
 
 bench: $(READY)
 	$(BIN)/python benchmarks/metrics.py
+	$(BIN)/python benchmarks/postprocess.py
 
 # every tool without --config works on the generated city
 demo: $(READY)

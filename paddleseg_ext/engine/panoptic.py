@@ -152,9 +152,9 @@ def panoptic_record(result: Result) -> dict[str, Any]:
         "PQ_things": panoptic.things.pq,
         "PQ_stuff": panoptic.stuff.pq,
         "mIoU": semantic.miou,
+        "AP": result.instance.mean_ap,
+        "AP50": result.instance.mean_ap50,
     }
-    if isinstance(result, CityscapesResult):
-        record.update({"AP": result.instance.mean_ap, "AP50": result.instance.mean_ap50})
     names = [category.name for category in panoptic.categories]
     record["class_pq"] = dict(zip(names, panoptic.pq))
     record["class_iou"] = dict(zip(semantic.classes, semantic.iou))

@@ -14,7 +14,7 @@ from paddleseg_ext.data import EvalLoader, SegmentationDataset
 from paddleseg_ext.engine.evaluate import eval_record, evaluate, test_config_of
 from paddleseg_ext.engine.inference import TestConfig
 from paddleseg_ext.engine.panoptic import Result, check_dataset, evaluate_panoptic, panoptic_record
-from paddleseg_ext.metrics import CityscapesResult, SegmentationResult
+from paddleseg_ext.metrics import SegmentationResult
 
 
 @dataclass(frozen=True)
@@ -98,10 +98,7 @@ class PanopticTask:
     ) -> Evaluation:
         """Measures a model; arguments as those of `engine.panoptic.evaluate_panoptic`."""
         result = evaluate_panoptic(model, loader, self.settings, visit=visit, advance=advance)
-        parts = [result.panoptic, result.semantic]
-        if isinstance(result, CityscapesResult):
-            parts.insert(1, result.instance)
-        table = Group(*(part.table() for part in parts))
+        table = Group(*(part.table() for part in (result.panoptic, result.instance, result.semantic)))
         return Evaluation(result, panoptic_record(result), table, result.summary())
 
 

@@ -19,7 +19,6 @@ the same. Merging what several processes counted changes no bit.
 from __future__ import annotations
 
 import math
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,10 +27,11 @@ from typing import Any, NamedTuple
 import numpy as np
 from rich.table import Table
 
-from paddleseg_ext.data.panoptic_format import read_ids, read_panoptic_json
+from paddleseg_ext.data.panoptic_format import read_panoptic_json
 from paddleseg_ext.errors import DataError
 from paddleseg_ext.metrics.by_image import ByImage
 from paddleseg_ext.metrics.figures import or_none, percent, shown
+from paddleseg_ext.metrics.map_files import PathLike, read_ahead, read_ids
 from paddleseg_ext.metrics.runs import PairTable, pair_table, total
 from paddleseg_ext.metrics.segments import VOID, Category, Segment, check_predicted, check_segments
 
@@ -251,12 +251,13 @@ class PanopticQuality:
 
 
 def evaluate_files(
-    label_json: str | os.PathLike[str],
-    pred_json: str | os.PathLike[str],
+    label_json: PathLike,
+    pred_json: PathLike,
     *,
-    label_folder: str | os.PathLike[str] | None = None,
-    pred_folder: str | os.PathLike[str] | None = None,
+    label_folder: PathLike | None = None,
+    pred_folder: PathLike | None = None,
     chunks: int = 1,
+    threads: int | None = None,
 ) -> PanopticResult:
     """Panoptic quality of files in COCO's panoptic format.
 
@@ -266,6 +267,7 @@ def evaluate_files(
         label_folder: of the ground truth's PNG files; by default the JSON file's name without ".json".
         pred_folder: likewise of the prediction's.
         chunks: as in `PanopticQuality.result`.
+        threads: that decode files, see `read_ahead`; the figures do not depend on it.
 
     Raises:
         DataError: if a file is missing or damaged, an image has no prediction or several, or a map and its list of
@@ -273,23 +275,36 @@ def evaluate_files(
     """
     label_json, pred_json = Path(label_json), Path(pred_json)
     truth, predicted = read_panoptic_json(label_json), read_panoptic_json(pred_json)
+    pairs = _pair_entries(truth["annotations"], predicted["annotations"], pred_json)
+    label_folder = Path(label_folder or label_json.with_suffix(""))
+    pred_folder = Path(pred_folder or pred_json.with_suffix(""))
+    metric = PanopticQuality([Category(c["id"], c["name"], c["isthing"] == 1) for c in truth["categories"]])
+    files = (
+        ((read_ids, label_folder / label["file_name"]), (read_ids, pred_folder / pred["file_name"]))
+        for label, pred in pairs
+    )
+    for (label, pred), (label_ids, pred_ids) in zip(pairs, read_ahead(files, threads=threads)):
+        label_segments, pred_segments = (
+            [Segment.from_coco(segment) for segment in entry["segments_info"]] for entry in (label, pred)
+        )
+        metric.update(pred_ids, pred_segments, label_ids, label_segments, image=str(label["image_id"]))
+    return metric.result(chunks=chunks)
+
+
+def _pair_entries(
+    truth: Sequence[dict[str, Any]], predicted: Sequence[dict[str, Any]], pred_json: Path
+) -> list[tuple[dict[str, Any], dict[str, Any]]]:
+    """Each labelled image with its prediction, in the order of the labels."""
     by_image: dict[Any, dict] = {}
-    for entry in predicted["annotations"]:
+    for entry in predicted:
         if entry["image_id"] in by_image:
             raise DataError(f"{pred_json}: image {entry['image_id']} is there twice; expected one prediction")
         by_image[entry["image_id"]] = entry
-    categories = [Category(c["id"], c["name"], c["isthing"] == 1) for c in truth["categories"]]
-    metric = PanopticQuality(categories)
-    for entry in truth["annotations"]:
-        image = entry["image_id"]
-        if image not in by_image:
+    for entry in truth:
+        if entry["image_id"] not in by_image:
+            image = entry["image_id"]
             raise DataError(f"{pred_json}: there is no prediction for image {image}; expected one for each image")
-        label = read_ids(Path(label_folder or label_json.with_suffix("")) / entry["file_name"])
-        pred = read_ids(Path(pred_folder or pred_json.with_suffix("")) / by_image[image]["file_name"])
-        label_segments = [Segment.from_coco(segment) for segment in entry["segments_info"]]
-        pred_segments = [Segment.from_coco(segment) for segment in by_image[image]["segments_info"]]
-        metric.update(pred, pred_segments, label, label_segments, image=str(image))
-    return metric.result(chunks=chunks)
+    return [(entry, by_image[entry["image_id"]]) for entry in truth]
 
 
 class _Side(NamedTuple):

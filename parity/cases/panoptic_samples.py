@@ -139,15 +139,25 @@ def as_points(
         name: prefix of theirs.
         ids: (H, W) panoptic ids.
         instances: (id, class, score) of each.
-        discrete: the scores too are whole numbers then, in units of 1e-6.
+        discrete: the scores too are whole numbers then, see `_as_integers`.
     """
     found = sorted(instances)
     scores = np.array([score for _, _, score in found], np.float64)
     return {
         f"{name}/panoptic": np.asarray(ids, np.int64),
         f"{name}/instances": np.array([entry[:2] for entry in found], np.int64).reshape(-1, 2),
-        f"{name}/scores": np.rint(scores * 1e6).astype(np.int64) if discrete else scores,
+        f"{name}/scores": _as_integers(scores) if discrete else scores,
     }
+
+
+def _as_integers(scores: np.ndarray) -> np.ndarray:
+    """Scores rounded to units of 1e-6, int64.
+
+    A made-up network's heat can be anything: from 1 on, the units are those of the next power of two, and 10**7 times
+    its exponent is added. All scores would overflow to the same integer otherwise, right or wrong.
+    """
+    exponents = np.maximum(np.frexp(scores)[1], 0).astype(np.int64)
+    return np.rint(np.ldexp(scores, -exponents) * 1e6).astype(np.int64) + exponents * 10**7
 
 
 # --- what the port's data pipeline and post-processing make of them ------------------------------------------------

@@ -368,3 +368,4 @@ def test_coco_is_evaluated_at_its_own_size(nets: ModuleType, tmp_path: Path) -> 
     )
     assert read_ids(tmp_path / "files/panoptic/3.png").shape == (40, 52)
     assert len(result.panoptic.categories) == 133 and result.semantic.num_pixels == 2 * 40 * 52
+    assert result.instance.num_objects == (2, *[0] * 79) and result.instance.mean_ap == result.instance.ap[0]

@@ -1,4 +1,4 @@
-"""PQ and mIoU of any panoptic data set from one call, by the two metrics that are tested against official tools."""
+"""PQ, AP and mIoU of any panoptic data set from one call, by metrics that are tested against official tools."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ import pytest
 
 from paddleseg_ext.data.datasets.panoptic import classes_of
 from paddleseg_ext.errors import DataError
-from paddleseg_ext.metrics import ConfusionMatrix, PanopticEvaluator, PanopticQuality, Segment
-from paddleseg_ext.metrics.cityscapes import CATEGORIES, panoptic_segments
+from paddleseg_ext.metrics import CocoInstanceAP, ConfusionMatrix, PanopticEvaluator, PanopticQuality, Segment
+from paddleseg_ext.metrics.cityscapes import CATEGORIES, THINGS, panoptic_segments
 
 PLACES = {category.id: k for k, category in enumerate(CATEGORIES)}
 
@@ -38,20 +38,22 @@ def feed(evaluator: PanopticEvaluator, images: list, indices: list[int]) -> Pano
     return evaluator
 
 
-def test_the_figures_are_those_of_the_two_metrics(fuzz_images: Callable) -> None:
+def test_the_figures_are_those_of_the_three_metrics(fuzz_images: Callable) -> None:
     images = fuzz_images(3)
     result = feed(PanopticEvaluator(CATEGORIES), images, [0, 1, 2, 3, 4, 5]).result()
-    quality, matrix = PanopticQuality(CATEGORIES), ConfusionMatrix(19)
+    quality, matrix, precision = PanopticQuality(CATEGORIES), ConfusionMatrix(19), CocoInstanceAP(THINGS)
     for image in images:
         truth = panoptic_segments(*np.unique(image.instance, return_counts=True))
         label = np.where(np.isin(image.instance, [s.id for s in truth]), image.instance, 0)
         quality.update(image.pred, image.segments, label, truth)
+        precision.update(image.pred, image.segments, label, truth)
         matrix.update(image.semantic % 19, classes_of(label, as_classes(truth)))
     assert result.panoptic == quality.result()
+    assert result.instance == precision.result() and result.instance.mean_ap > 0
     assert result.semantic.miou == matrix.result().miou
     assert [entry["id"] for entry in result.to_dict()["panoptic"]["classes"]] == [c.id for c in CATEGORIES]
     json.dumps(result.to_dict(), allow_nan=False)
-    assert result.summary().count("\n") == 1
+    assert result.summary().count("\n") == 2
 
 
 def test_two_processes_give_the_figures_of_one(fuzz_images: Callable) -> None:
