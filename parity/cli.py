@@ -42,6 +42,12 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--self-test", nargs="*", metavar="KIND", help="plant mistakes (default: all kinds), and score what is found"
     )
+    parser.add_argument(
+        "--spread", action="store_true", help="with --self-test: each kind in one case of each family, by the seed"
+    )
+    parser.add_argument(
+        "--seeds", type=int, default=3, metavar="N", help="with --self-test: runs of each correct port (default 3)"
+    )
     parser.add_argument("--reprod-log", type=Path, metavar="DIR", help="write both sides as reprod-log .npy files")
     parser.add_argument(
         "--report-dtype",
@@ -116,7 +122,15 @@ def _self_test(options: argparse.Namespace, cases: Sequence[Case]) -> int:
     from parity.faults import command
 
     size = tuple(options.size) if options.size else None
-    return command.run(cases, kinds=options.self_test or None, seed=options.seed, size=size, json_path=options.json)
+    return command.run(
+        cases,
+        kinds=options.self_test or None,
+        seed=options.seed,
+        size=size,
+        json_path=options.json,
+        seeds=options.seeds,
+        spread=options.spread,
+    )
 
 
 def _check_cases(options: argparse.Namespace, cases: Sequence[Case], jobs: int) -> list[tuple[Any, Any]]:

@@ -6,20 +6,24 @@ process; of sides in processes of their own, only settings are compared.
 
 from __future__ import annotations
 
+import dataclasses
 import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
+from parity import official
 from parity.chain import recorded_data
 from parity.compare import Finding, StageResult, compare_point
-from parity.diagnosis import calls, carried, data, glue, gradients, leaf, losses, training
+from parity.diagnosis import calls, carried, conditioning, data, glue, gradients, leaf, losses, metrics, runs, training
 from parity.isolation import RemoteSide
 from parity.traces import Trace
+from parity.training import merged, steps
 from parity.weights import rename_module
 
 NOTHING = "no cause found"
+_PASSES = ("forward", "forward_train", "gradients")
 
 
 def cause(bench: Any, result: StageResult) -> str:
@@ -38,7 +42,8 @@ def cause(bench: Any, result: StageResult) -> str:
     try:
         if result.stage != "weights":
             bench._restore()
-        return explain(bench, finding) or result.cause or NOTHING
+        found = _rounding(bench, finding) if result.stage in _PASSES and explain is _BY_STAGE[result.stage] else ""
+        return found or explain(bench, finding) or result.cause or NOTHING
     except Exception as error:
         return f"{result.cause or NOTHING}; the diagnosis raised {type(error).__name__}: {error}"
 
@@ -109,6 +114,27 @@ def _settings(bench: Any, finding: Finding, *, train: bool = False) -> str:
     return explain(finding, bench.reference, bench.port, bench.batch()[0], bench.case.weights, train=train)
 
 
+def _rounding(bench: Any, finding: Finding) -> str:
+    """Whether the point is too ill-conditioned to be compared at all."""
+    stage, _, name = finding.point.partition("/")
+    inputs, targets = bench.batch()
+
+    def observe(moved: Sequence[np.ndarray]) -> np.ndarray | None:
+        backward = stage == "gradients"
+        trace = bench.reference.observe(moved, targets, train=stage != "forward", backward=backward)
+        points = {key.partition("/")[2] if backward else key: value for key, value in trace.points.items()}
+        meta = {} if backward else {"leaves": trace.meta["leaves"]}
+        return bench.translated(Trace(points, meta)).points.get(name)
+
+    try:
+        expected = bench.translated(bench.traces["reference", stage]).points.get(name)
+        found = conditioning.explain(finding, expected, observe, inputs)
+        bench._restore()
+        return found
+    except Exception:  # a side that was recorded elsewhere does not know other inputs
+        return ""
+
+
 # --- one function per stage -----------------------------------------------------------------------------------------
 
 
@@ -124,17 +150,52 @@ def _forward(bench: Any, finding: Finding, *, train: bool = False) -> str:
     if finding.point.partition("/")[2].startswith("dropout/"):
         return _dropout(bench, finding)
     name, paths = _leaf(finding, *sides, rules)
+    repeated = runs.explain_missing(finding, _both(bench, "forward_train" if train else "forward"))
+    if repeated:
+        return repeated
     if paths is not None:
         held = {key: np.asarray(value) for key, value in bench.plan.forward(bench.initial).items()}
         layer = leaf.Leaf(*sides, paths, inputs, train=train)
         said = layer.explain(held)
+        bench._restore()
+        if finding.point.partition("/")[2].startswith("buffer/"):
+            said = said or runs.explain_buffer(finding, _initial(bench), _both(bench, "forward_train"))
         if said:
             return said
-        bench._restore()
+    said = _around(bench, name, train=train)
+    if said:
+        return said
     rest = f"what feeds {name} differs" if paths else f"the code that computes {name} from the layers before differs"
     found = glue.explain(finding, _glue(bench, inputs, train), inputs, bench.port, _rerun(bench, finding, train))
     itself = f"{paths[1]} itself agrees on the reference's input: " if paths else ""
     return f"{itself}{found}" if found else f"{itself}every layer before it agrees, so {rest}; {NOTHING}"
+
+
+def _around(bench: Any, name: str, *, train: bool) -> str:
+    """What is wrong with a layer that has others inside, such as a convolution that owns its norm."""
+    inputs, _ = bench.batch()
+    leaves = bench.reference.module_types()
+    inner = {rename_module(path, bench.case.weights): path for path, _ in bench.reference.model.named_modules()}
+    held = bench.plan.forward(bench.initial)
+    for own in _enclosing(name):
+        theirs = inner.get(own)
+        if theirs and theirs not in leaves and bench.port.attributes(own) and bench.reference.attributes(theirs):
+            said = leaf.Leaf(bench.reference, bench.port, (theirs, own), inputs, train=train).explain(held)
+            bench._restore()
+            if said:
+                return said
+    return ""
+
+
+def _initial(bench: Any) -> dict[str, np.ndarray]:
+    """The port's state as it was loaded, by torch's names."""
+    held = bench.plan.forward(bench.initial)
+    return {tensor.torch_name: held[tensor.name] for tensor in bench.port.tensors()}
+
+
+def _both(bench: Any, stage: str) -> tuple[Trace, Trace]:
+    """(the reference's trace, the port's) under the port's names."""
+    return bench.translated(bench.traces["reference", stage]), bench.traces["port", stage]
 
 
 def _forward_train(bench: Any, finding: Finding) -> str:
@@ -225,12 +286,36 @@ def _step(bench: Any, finding: Finding) -> str:
         (bench.reference, bench.port),
         bench.case.step,
         bench.case.schedule_iterations(),
+        targets,
     ).explain(finding)
 
 
 def _trajectory(bench: Any, finding: Finding) -> str:
     traces = tuple(bench.traces[side, "trajectory"] for side in ("reference", "port"))
-    return training.explain_trajectory(finding, traces)
+    said = training.explain_trajectory(finding, traces)
+    try:
+        found = _replayed(bench, int(finding.point.split("/")[1]) - 1)
+    except Exception:  # a side that was recorded elsewhere cannot take the steps again
+        found = ""
+    return f"{found}; {said}" if found else said
+
+
+def _replayed(bench: Any, count: int) -> str:
+    """What the first of these steps that differs says, when all of it is looked at; "" if nothing."""
+    if count < 1:
+        return ""
+    bench._restore()
+    sides = (bench.reference, bench.port)
+    schedule = dataclasses.replace(bench.case.trajectory, steps=count)
+    before: list[Trace] = []
+    for parts in zip(*(steps(side, schedule, bench.batch) for side in sides)):
+        first = bench._compare("step", *parts).first
+        if first is not None:
+            both = tuple(bench.translated(merged([*before[side : side + 1], parts[side]])) for side in (0, 1))
+            _, targets = bench.batch()
+            return training.Steps(both, {}, bench.port.parameters(), sides, schedule, [], targets).explain(first)
+        before = [Trace({n: v for n, v in part.points.items() if "/optimizer/" in n}, part.meta) for part in parts]
+    return ""
 
 
 def _data(bench: Any, finding: Finding) -> str:
@@ -247,7 +332,10 @@ def _data(bench: Any, finding: Finding) -> str:
 def _postprocess(bench: Any, finding: Finding) -> str:
     points = bench.traces["reference", "forward"].points
     outputs = {name.partition("/")[2]: value for name, value in points.items() if name.startswith("output/")}
-    actual = bench.port.postprocess(outputs).points
+    trace = bench.port.postprocess(outputs)
+    if "crash" in trace.meta:
+        return f"the port's post-processing raises {trace.meta['crash']}"
+    actual = trace.points
     point = finding.point.partition("/")[2]
     found = data.explain_postprocess(bench.reference, outputs, actual, point)
     merging = sys.modules.get("paddleseg_ext.postprocess")
@@ -256,6 +344,12 @@ def _postprocess(bench: Any, finding: Finding) -> str:
     function = merging.panoptic_deeplab
     owners = [module for module in sys.modules.values() if getattr(module, "panoptic_deeplab", None) is function]
     return data.keywords(bench.port, outputs, bench.reference.postprocess(outputs).points, point, function, owners)
+
+
+def _metrics(bench: Any, finding: Finding) -> str:
+    evaluation, _, name = finding.point.partition("/")[2].partition("/")
+    figures = official.points(bench.case.port.metrics[evaluation]())
+    return metrics.explain(name, figures, official.points(official.recorded(evaluation)["figures"]))
 
 
 _BY_STAGE: Mapping[str, Any] = {
@@ -268,6 +362,7 @@ _BY_STAGE: Mapping[str, Any] = {
     "trajectory": _trajectory,
     "data": _data,
     "postprocess": _postprocess,
+    "metrics": _metrics,
 }
 _BY_STAGE_APART: Mapping[str, Any] = {
     "forward": _settings,

@@ -20,7 +20,7 @@ _FUNCTIONAL = (
     "interpolate upsample relu relu6 leaky_relu sigmoid softmax gelu silu hardswish avg_pool2d max_pool2d"
     " adaptive_avg_pool2d adaptive_max_pool2d pad grid_sample dropout conv2d batch_norm"
 ).split()
-_TENSOR = "concat mean max add multiply clip matmul split transpose abs".split()
+_TENSOR = "concat mean max add multiply clip matmul split transpose abs topk".split()
 _KINDS = {
     "interpolate": "resize",
     "upsample": "resize",
@@ -154,7 +154,11 @@ def of_port(port: Any, inputs: Sequence[np.ndarray], *, train: bool) -> Pass:
 
 
 def of_reference(reference: Any, inputs: Sequence[np.ndarray], *, train: bool) -> Pass:
-    """One forward pass of a `TorchSide`, recorded."""
+    """One forward pass of a `TorchSide`, recorded; of one that remembers (it has `recall`), once."""
+    recall = getattr(type(reference), "recall", None)
+    if recall is not None:
+        key = [list(inputs), train]
+        return recall(reference, "calls", key, lambda side: of_reference(side, inputs, train=train))
     import torch
     from torch.overrides import TorchFunctionMode
 
@@ -166,7 +170,8 @@ def of_reference(reference: Any, inputs: Sequence[np.ndarray], *, train: bool) -
     class Mode(TorchFunctionMode):
         def __torch_function__(self, function, types, args=(), kwargs=None):
             result = function(*args, **(kwargs or {}))
-            if not watch.inside_leaf and isinstance(result, torch.Tensor) and result.is_floating_point():
+            shown = _first(result)
+            if not watch.inside_leaf and isinstance(shown, torch.Tensor) and shown.is_floating_point():
                 name = getattr(function, "__name__", "")
                 if name not in ("__get__", "detach", "clone", "numpy"):
                     watch.number += 1
@@ -272,6 +277,7 @@ def _is_paddle(value: Any) -> bool:
 
 
 def _keep(seen: Pass, watch: Watch, name: str, arguments: Any, result: Any, is_tensor: Any, numpy: Any) -> None:
+    result = _first(result)
     if not is_tensor(result):
         return
     tensors: list[Any] = []
@@ -288,6 +294,11 @@ def _keep(seen: Pass, watch: Watch, name: str, arguments: Any, result: Any, is_t
     seen.calls.append(
         Call(name, kind, where, watch.number - 1, [numpy(t) for t in tensors], numpy(result), _shared(kind, settings))
     )
+
+
+def _first(result: Any) -> Any:
+    """A tensor, or the first of several (the values that `topk` returns with their places)."""
+    return result[0] if isinstance(result, tuple) and result else result
 
 
 def _bound(function: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> dict[str, Any]:
@@ -309,6 +320,8 @@ def _shared(kind: str, settings: Mapping[str, Any]) -> dict[str, Any]:
             shared.pop("align_corners"), shared.pop("align_mode")
     elif kind == "concat":
         shared = {}
+    elif kind == "topk":  # torch's is a builtin that names no argument
+        shared = {"k": shared.get("k", shared.get("1"))}
     elif kind == "average pool" and "exclusive" in shared:
         shared["counts_padding"] = not shared.pop("exclusive")
     return {key: _DEFAULTS.get(key) if value is None else value for key, value in shared.items()}

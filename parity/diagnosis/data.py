@@ -217,7 +217,10 @@ def keywords(port: Any, outputs: Arrays, expected: Arrays, point: str, function:
 
 def _around(value: float) -> list[float]:
     if isinstance(value, int):
-        return sorted({value, 0, 1, value - 4, value + 4, 2 * value, value // 2, 3, 7})
+        powers = {2**power for power in range(12)}
+        return sorted(
+            {value, 0, value - 4, value - 2, value + 2, value + 4, 2 * value, value // 2, 3, 7, 10, 20, 100} | powers
+        )
     return [value, value + 0.1, value - 0.1, 2 * value, value / 2]
 
 

@@ -19,6 +19,8 @@ from parity.diagnosis import calls, values
 from parity.diagnosis.calls import Call, Pass
 from parity.diagnosis.values import Known
 
+_PAIRED = ("grid_sample", "topk")  # of which a network makes few, in a fixed order
+
 
 @dataclass
 class Glue:
@@ -59,8 +61,38 @@ def explain(finding: Finding, glue: Glue, inputs: Sequence[np.ndarray], port: An
     known = glue.known(glue.reference, inputs, glue.outputs)
     parted = _parted(glue, known)
     if parted is not None:
-        return _of_call(parted, glue, known, port, finding, rerun)
-    return _of_value(name, glue, known)
+        fed = _fed(glue) if parted.kind in _PAIRED and _partner(parted, glue.reference) is None else ""
+        return fed or _of_call(parted, glue, known, port, finding, rerun)
+    return _fed(glue) or _of_value(name, glue, known)
+
+
+def _fed(glue: Glue) -> str:
+    """The first call that both sides make at the same place, and that gets something else in the port.
+
+    Of no use where what differs is what layers compute, which is found before; here, the layers agree.
+    """
+    made: dict[tuple[str, str], list[Call]] = {}
+    for call in glue.reference.calls:
+        made.setdefault((call.where, call.kind), []).append(call)
+    for own in glue.port.calls:
+        waiting = made.get((own.where, own.kind))
+        if own.kind not in _PAIRED or not waiting:
+            continue
+        partner = waiting.pop(0)
+        for index, (theirs, ours) in enumerate(zip(partner.inputs, own.inputs)):
+            if not values.same(theirs, ours):
+                return _told_input(own, index, np.asarray(theirs, np.float64), np.asarray(ours, np.float64))
+    return ""
+
+
+def _told_input(own: Call, index: int, theirs: np.ndarray, ours: np.ndarray) -> str:
+    what = f"every layer before it agrees, but what the {own} gets ({values.ordinal(index)} tensor)"
+    if theirs.shape != ours.shape:
+        return f"{what} has shape {ours.shape}, reference {theirs.shape}"
+    if own.kind == "grid_sample" and index == 1 and values.same(theirs[..., ::-1], ours):
+        return f"{what} has x and y exchanged"
+    relation = values.relation(theirs, ours) or values.line(theirs, ours)
+    return f"{what} {relation}" if relation else ""
 
 
 def _parted(glue: Glue, known: Known) -> Call | None:
@@ -132,11 +164,16 @@ def _of_value(name: str, glue: Glue, known: Known) -> str:
     if name.startswith("output/"):
         key = name.partition("/")[2]
         return _of_tensor(f"output {key}", glue.outputs.get(key), glue.own_outputs.get(key), glue, known)
-    path = name.partition("@")[0]
-    expected, actual = glue.reference.inputs.get(path), glue.port.inputs.get(path)
-    if not expected or not actual:
-        return ""
-    return _of_tensor(f"the input of {path}", expected[0], actual[0], glue, known)
+    parts = name.partition("@")[0].split(".")
+    for end in range(len(parts), 0, -1):  # a layer that has this one inside may get what is not the reference's
+        path = ".".join(parts[:end])
+        expected, actual = glue.reference.inputs.get(path), glue.port.inputs.get(path)
+        if not expected or not actual or values.same(expected[0], actual[0]):
+            continue
+        said = _of_tensor(f"the input of {path}", expected[0], actual[0], glue, known)
+        if said:
+            return said
+    return ""
 
 
 def _of_tensor(what: str, expected: Any, actual: Any, glue: Glue, known: Known) -> str:

@@ -12,10 +12,15 @@ from parity.diagnosis import values
 from parity.diagnosis.values import short
 
 _PADDLE = {
-    "epsilon": lambda v: {"_epsilon": v},
+    "epsilon": lambda v: {"_epsilon": v, "epsilon": v},
     "momentum": lambda v: {"_momentum": 1.0 - v},
     "stride": lambda v: {"_stride": list(v), "stride": v},
-    "padding": lambda v: {"_padding": list(v), "_updated_padding": list(v), "padding": v},
+    "padding": lambda v: {
+        "_padding": list(v),
+        "_updated_padding": list(v),
+        "_padding_algorithm": "EXPLICIT",
+        "padding": v,
+    },
     "dilation": lambda v: {"_dilation": list(v)},
     "groups": lambda v: {"_groups": v, "_num_groups": v},
     "ceil_mode": lambda v: {"ceil_mode": v},
@@ -59,6 +64,7 @@ class Leaf:
         self.settings = attribute_differences(reference.attributes(self.theirs), port.attributes(self.path))
         self.received = reference.leaf_inputs(self.theirs, inputs, train=train)
         self.expected = reference.replay(self.theirs, self.received, train=train) if self.received else None
+        self.held = dict(self._own_tensors())  # before anything runs: in training a norm's statistics move
         self.actual: np.ndarray | None = None
         self.crash = ""
         if self.received:
@@ -120,7 +126,7 @@ class Leaf:
         return f"; with {names}, {values.falls(self.error, after)}"
 
     def _weights(self, held: Mapping[str, np.ndarray]) -> str:
-        for name, parameter in self._own_tensors():
+        for name, parameter in self.held.items():
             expected = held.get(f"{self.path}.{name}")
             if expected is None or np.array_equal(expected, parameter):
                 continue
@@ -191,6 +197,12 @@ def kernels(own: np.ndarray) -> Iterator[tuple[str, np.ndarray]]:
         yield "transposed (its channels exchanged)", np.swapaxes(own, 0, 1)
     if own.ndim == 4 and max(own.shape[2:]) > 1:
         yield "mirrored (convolution for correlation)", own[..., ::-1, ::-1]
+    for axis, channels in ((0, "output"), (1, "input")) if own.ndim > 1 else ():
+        for parts in (2, 3):
+            if own.shape[axis] % parts == 0:
+                for turns in range(1, parts):
+                    text = f"another, with its {channels} channels in another order: {parts} parts, moved by {turns}"
+                    yield text, np.roll(own, turns * own.shape[axis] // parts, axis)
 
 
 def origin(value: np.ndarray, name: str, held: Mapping[str, np.ndarray]) -> str:

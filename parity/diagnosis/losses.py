@@ -14,6 +14,9 @@ from parity.traces import Trace
 Arrays = Mapping[str, np.ndarray]
 Probe = tuple[Arrays, Arrays]
 IGNORED = 255
+USUAL = {
+    "ignore": (255, 0, -1, -100)
+}  # values of attributes so named that are tried even where the reference shows none
 
 
 def explain(
@@ -107,9 +110,10 @@ def _setting(experiment: Experiment) -> str:
     own_losses = experiment.port.side.losses
     before = experiment.error
     for path, name, value in _numbers(ours):
-        if value is not None and value in theirs and not isinstance(value, float):
+        if value is not None and value in theirs and not isinstance(value, float) and "ignore" not in name:
             continue
-        for other in sorted((v for v in theirs if _comparable(value, v)), key=str):
+        usual = {v for part, known in USUAL.items() if part in name for v in known}
+        for other in sorted((v for v in theirs | usual if _comparable(value, v)), key=str):
             experiment.port.side = _with_losses(experiment.port.side, _setter(own_losses, path, name, other))
             try:
                 after = experiment.port_error()
@@ -154,7 +158,7 @@ def _numbers(losses: Any) -> Iterator[tuple[str, str, Any]]:
     """(path, attribute, value) of the numbers, lists of numbers and None that losses are set to."""
     skipped = ("training", "dump_patches", "call_super_init")
     for path, part in _parts(losses).items():
-        for name, value in vars(part).items():
+        for name, value in getattr(part, "__dict__", {}).items():
             if name.startswith("_") or name in skipped:
                 continue
             if isinstance(value, (int, float)) and not isinstance(value, bool):
@@ -178,10 +182,24 @@ def _factor(experiment: Experiment, traces: tuple[Trace, Trace], prefix: str) ->
         own = traces[1].points.get(name)
         if name.rpartition("/")[2] == experiment.term and own is not None and float(value) != 0.0:
             factors.append(float(own) / float(value))
+    factors += _elsewhere(experiment) if len(factors) == 1 else []
     if not factors or max(factors) - min(factors) > 1e-9 * abs(factors[0]):
         return ""
     factor = factors[0]
     return f"{experiment.term} is {factor:.6g} times the reference's, whatever it gets: {_meaning(factor, experiment)}"
+
+
+def _elsewhere(experiment: Experiment) -> list[float]:
+    """The factor of the term for other outputs, so that one number is not taken for a law."""
+    others = {name: 0.5 * np.asarray(value, np.float64) + 0.125 for name, value in experiment.outputs.items()}
+    sides = (experiment.reference, experiment.port)
+    try:
+        expected, actual = (experiment._points(side, others, experiment.targets).get(experiment.term) for side in sides)
+    except Exception:  # a side that was recorded elsewhere has no other answers
+        return []
+    if expected is None or actual is None or not float(expected):
+        return []
+    return [float(actual) / float(expected)]
 
 
 def _meaning(factor: float, experiment: Experiment) -> str:

@@ -44,6 +44,7 @@ class Steps:
         sides: (reference, port).
         schedule: of the case's `step` stage.
         iterations: at which the case samples the schedule.
+        targets: of the first batch.
     """
 
     def __init__(
@@ -54,9 +55,10 @@ class Steps:
         sides: tuple[Any, Any],
         schedule: Schedule,
         iterations: Sequence[int],
+        targets: Arrays,
     ) -> None:
         self.traces, self.gradients, self.before = traces, gradients, before
-        self.sides, self.schedule, self.iterations = sides, schedule, iterations
+        self.sides, self.schedule, self.iterations, self.targets = sides, schedule, iterations, targets
 
     def explain(self, finding: Finding) -> str:
         """The cause of the first divergence, in one sentence."""
@@ -72,7 +74,7 @@ class Steps:
         elif kind in ("optimizer", "update"):
             names = [name.partition("/")[2] for name in reference if name.startswith("update/")]
             pair, before = (reference, own), (self.at(number - 1, 0), self.at(number - 1, 1))
-            found = updates.compare_momentum(pair, before, names, momentum_of(self.sides[0])) or self._rules()
+            found = updates.compare_momentum(pair, before, names, self._momentum()) or self._rules()
         return found or known(finding)
 
     def at(self, number: int, side: int) -> Arrays:
@@ -94,6 +96,17 @@ class Steps:
                 }
             )
         return updates.compare_rules(*rules)
+
+    def _momentum(self) -> float | None:
+        """The momentum that the reference's optimizer is set to, if it has one and can be asked."""
+        reference = self.sides[0]
+        try:
+            reference.start_training(self.schedule, self.targets)
+            return float(reference._training[2].param_groups[0]["momentum"])
+        except Exception:  # another optimizer, or in another process
+            return None
+        finally:
+            reference.end_training()
 
     def _schedule(self) -> str:
         run, warmup = self.schedule.iters, self.schedule.warmup_iters
@@ -142,11 +155,3 @@ def _untrained(own: Arrays, reference: Arrays) -> str:
             still, moving = ("port", "reference") if value.any() else ("reference", "port")
             return f"{name.partition('/')[2]} is not trained in the {still}, but in the {moving}"
     return ""
-
-
-def momentum_of(reference: Any) -> float | None:
-    """The momentum that the reference's optimizer is set to, if it has one and can be asked."""
-    try:
-        return float(reference._training[2].param_groups[0]["momentum"])
-    except Exception:  # another optimizer, or in another process
-        return None

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -19,6 +19,7 @@ from parity.diagnosis import values
 
 Arrays = Mapping[str, np.ndarray]
 SAMPLES = 4096  # elements that a fit looks at
+TINY = 1e-9  # share of the gradient in a moment below which there is none
 FITS = 1e-6  # residual over rms below which a fit is believed; rates and decays are float32 in Paddle
 
 
@@ -87,7 +88,7 @@ def read(name: str, step: Arrays, gradient: np.ndarray, before: np.ndarray) -> R
 
 def _read_adam(name: str, step: Arrays, moment: np.ndarray, parts: Sequence[np.ndarray], rate: float) -> Rule | None:
     numbers, residual = fit(moment, parts)
-    if residual > FITS:
+    if residual > FITS or abs(numbers[0]) < TINY:  # nothing is learnt of a gradient that is 0
         return None
     beta1 = 1.0 - numbers[0]
     decay = numbers[1] / numbers[0] if len(numbers) > 1 else 0.0
@@ -104,6 +105,10 @@ def _read_adam(name: str, step: Arrays, moment: np.ndarray, parts: Sequence[np.n
 def _epsilon(update: np.ndarray, mean: np.ndarray, root: np.ndarray, before: np.ndarray) -> tuple[float | None, float]:
     """(epsilon, decoupled decay) of update = mean / (root + epsilon) + decay * before."""
     epsilon, decoupled = 1e-8, 0.0
+    learnt = root > 0
+    update, mean, root, before = (value[learnt] for value in (update, mean, root, before))
+    if not update.size:
+        return None, 0.0
     for _ in range(20):  # each is found with the other held; both are small
         numbers, _residual = fit(update - mean / (root + epsilon), [before])
         decoupled = numbers[0] if abs(numbers[0]) > 1e-9 else 0.0
@@ -128,6 +133,7 @@ _NAMES = {
 
 def compare_rules(ours: Mapping[str, Rule | None], theirs: Mapping[str, Rule | None]) -> str:
     """What distinguishes the rules of two sides, and for which parameters; "" if they agree."""
+    ours = {name: _scaled(own, theirs.get(name)) for name, own in ours.items()}
     for field in ("scale", "decay", "decoupled", "beta1", "beta2", "epsilon", "boost"):
         pairs = {}
         for name, rule in theirs.items():
@@ -140,6 +146,18 @@ def compare_rules(ours: Mapping[str, Rule | None], theirs: Mapping[str, Rule | N
         if pairs:
             return _told(field, pairs, len(theirs))
     return ""
+
+
+def _scaled(own: Rule | None, other: Rule | None) -> Rule | None:
+    """Adam's rule with the reference's betas, where both moments are what they make of gradients times a constant."""
+    if own is None or other is None or None in (own.beta1, own.beta2, other.beta1, other.beta2):
+        return own
+    if other.beta1 == 1.0 or other.beta2 == 1.0:
+        return own
+    first, second = (1.0 - own.beta1) / (1.0 - other.beta1), (1.0 - own.beta2) / (1.0 - other.beta2)
+    if abs(first - 1.0) <= 1e-6 or abs(second / first**2 - 1.0) > 1e-6:
+        return own
+    return replace(own, scale=first, beta1=other.beta1, beta2=other.beta2, epsilon=None)
 
 
 def _equal(field: str, one: float, other: float) -> bool:

@@ -102,25 +102,29 @@ def _moves(ndim: int) -> Iterable[tuple[str, Callable[[np.ndarray], np.ndarray]]
 
 
 def channel_order(expected: np.ndarray, actual: np.ndarray) -> str:
-    """A clause if the channels of `actual` (axis 1 of 4, 0 of 3) are those of `expected` in another order."""
-    axis = {4: 1, 3: 0}.get(expected.ndim)
-    if axis is None or expected.shape != actual.shape or expected.shape[axis] < 2:
-        return ""
-    ones, others = np.moveaxis(expected, axis, 0), np.moveaxis(actual, axis, 0)
-    order = []
+    """A clause if the channels of `actual` (axis 1 of 4, 0 or 1 of 3) are those of `expected` in another order."""
+    for axis in {4: (1,), 3: (0, 1)}.get(expected.ndim, ()):
+        order = _order(np.moveaxis(expected, axis, 0), np.moveaxis(actual, axis, 0))
+        if len(order) < 2 or order == sorted(order):
+            continue
+        if order == [2, 1, 0]:
+            return "has its channels reversed (BGR for RGB)"
+        if order == sorted(order, reverse=True):
+            return "has its channels reversed"
+        moved = next(index for index, source in enumerate(order) if index != source)
+        return f"has its channels in another order (channel {moved} is the original's {order[moved]})"
+    return ""
+
+
+def _order(ones: np.ndarray, others: np.ndarray) -> list[int]:
+    """Of which of `ones` each of `others` is a copy; [] if one is of none."""
+    order: list[int] = []
     for other in others:
         match = next((i for i, one in enumerate(ones) if i not in order and same(one, other)), None)
         if match is None:
-            return ""
+            return []
         order.append(match)
-    if order == sorted(order):
-        return ""
-    if len(order) == 3 and order == [2, 1, 0]:
-        return "has its channels reversed (BGR for RGB)"
-    if order == list(range(len(order)))[::-1]:
-        return "has its channels reversed"
-    moved = [index for index, source in enumerate(order) if index != source]
-    return f"has its channels in another order (channel {moved[0]} is the original's {order[moved[0]]})"
+    return order
 
 
 def ratio(expected: np.ndarray, actual: np.ndarray) -> float | None:
@@ -130,6 +134,22 @@ def ratio(expected: np.ndarray, actual: np.ndarray) -> float | None:
         return None
     factor = float(np.sum(expected * actual) / square)
     return factor if abs(factor - 1.0) > CLOSE and same(factor * expected, actual) else None
+
+
+def line(expected: np.ndarray, actual: np.ndarray) -> str:
+    """A clause if `actual` is a multiple of `expected` and a constant."""
+    mean = expected.mean()
+    square = float(np.sum((expected - mean) ** 2))
+    if expected.shape != actual.shape or not square:
+        return ""
+    slope = float(np.sum((expected - mean) * (actual - actual.mean())) / square)
+    shift = float(actual.mean() - slope * mean)
+    return f"is {slope:.6g} times the reference's {shift:+.6g}" if same(slope * expected + shift, actual) else ""
+
+
+def ordinal(index: int) -> str:
+    """0 -> "first"."""
+    return ("first", "second", "third")[index] if index < 3 else f"{index + 1}th"
 
 
 def _shift(expected: np.ndarray, actual: np.ndarray) -> str:

@@ -4,6 +4,7 @@
 """
 
 from parity.faults.fault import KINDS, Fault, Kind, Patient
-from parity.faults.selftest import Outcome, Score, self_test
+from parity.faults.score import Outcome, Score
+from parity.faults.selftest import self_test
 
 __all__ = ["KINDS", "Fault", "Kind", "Outcome", "Patient", "Score", "self_test"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import itertools
 import re
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack
@@ -13,16 +14,26 @@ import paddle
 from parity.diagnosis.calls import Call, altered
 from parity.faults.fault import Fault, Patient, change_side, kind, layer_point, set_attributes, wrap_forward
 
+Made = tuple[Call, frozenset[bool]]  # a call, and the modes it is made in
 
-def _call(name: str, call: Call, alter: Any, words: tuple[str, ...]) -> Fault:
+
+def call_fault(name: str, made: Made, alter: Any, words: tuple[str, ...]) -> Fault:
+    """`alter(function, arguments, keywords)` takes the place of a call between layers."""
+    call, modes = made
+
     def plant(patient: Patient, stack: ExitStack) -> None:
-        stack.enter_context(altered(patient.port, call.number, alter))
+        def wrong(function: Any, args: Any, kwargs: Any) -> Any:
+            planted = patient.model.training in modes
+            return alter(function, args, kwargs) if planted else function(*args, **kwargs)
 
-    site = f"{call.where or 'model'}: {call.name} {call.number}"
+        stack.enter_context(altered(patient.port, call.number, wrong))
+
+    mode = "" if len(modes) > 1 else " in training" if True in modes else " in evaluation"
+    site = f"{call.where or 'model'}: {call.name} {call.number}{mode}"
     return Fault(name, site, plant, stages=("forward", "forward_train"), words=words)
 
 
-def _with(**changes: Any) -> Callable[..., Any]:
+def with_keywords(**changes: Any) -> Callable[..., Any]:
     """Calls the function with other keywords."""
 
     def alter(function: Any, args: Any, kwargs: Any) -> Any:
@@ -33,80 +44,86 @@ def _with(**changes: Any) -> Callable[..., Any]:
     return alter
 
 
-def _resizes(patient: Patient, *modes: str) -> Iterator[Call]:
-    return (call for call in patient.calls if call.kind == "resize" and call.settings.get("mode") in modes)
+def calls_of(patient: Patient, *kinds: str) -> Iterator[Made]:
+    """Calls of functions of these kinds; see `calls.Call.kind`."""
+    return (made for made in patient.function_calls() if made[0].kind in kinds)
+
+
+def _resizes(patient: Patient, *modes: str) -> Iterator[Made]:
+    return (made for made in calls_of(patient, "resize") if made[0].settings.get("mode") in modes)
 
 
 @kind("resize-corners", "a resize has the other align_corners")
 def resize_corners(patient: Patient) -> Iterator[Fault]:
     """Paddle's and torch's default is False, many originals say True."""
-    for call in _resizes(patient, "bilinear", "bicubic"):
-        own = bool(call.settings["align_corners"])
+    for made in _resizes(patient, "bilinear", "bicubic"):
+        own = bool(made[0].settings["align_corners"])
         words = ("resize", f"align_corners {not own}, reference {own}")
-        yield _call("resize-corners", call, _with(align_corners=not own), words)
+        yield call_fault("resize-corners", made, with_keywords(align_corners=not own), words)
 
 
 @kind("resize-align-mode", "a resize has align_mode 1, an offset that torch does not know")
 def resize_align_mode(patient: Patient) -> Iterator[Fault]:
     """Fluid's default."""
-    for call in _resizes(patient, "bilinear"):
-        if not call.settings["align_corners"]:
-            yield _call("resize-align-mode", call, _with(align_mode=1), ("resize", "align_mode 1, reference 0"))
+    for made in _resizes(patient, "bilinear"):
+        if not made[0].settings["align_corners"]:
+            yield call_fault(
+                "resize-align-mode", made, with_keywords(align_mode=1), ("resize", "align_mode 1, reference 0")
+            )
 
 
 @kind("resize-nearest", "a resize is nearest instead of bilinear")
 def resize_nearest(patient: Patient) -> Iterator[Fault]:
     """Paddle's default mode."""
-    for call in _resizes(patient, "bilinear", "bicubic"):
-        words = ("resize", rf"mode nearest, reference {call.settings['mode']}")
-        yield _call("resize-nearest", call, _with(mode="nearest", align_corners=False), words)
+    for made in _resizes(patient, "bilinear", "bicubic"):
+        words = ("resize", rf"mode nearest, reference {made[0].settings['mode']}")
+        yield call_fault("resize-nearest", made, with_keywords(mode="nearest", align_corners=False), words)
 
 
 @kind("resize-bilinear", "a resize is bilinear instead of nearest")
 def resize_bilinear(patient: Patient) -> Iterator[Fault]:
     """The other way round."""
-    for call in _resizes(patient, "nearest"):
-        yield _call("resize-bilinear", call, _with(mode="bilinear"), ("resize", "mode bilinear, reference nearest"))
+    for made in _resizes(patient, "nearest"):
+        words = ("resize", "mode bilinear, reference nearest")
+        yield call_fault("resize-bilinear", made, with_keywords(mode="bilinear"), words)
 
 
 @kind("concat-order", "a concatenation has its parts in another order")
 def concat_order(patient: Patient) -> Iterator[Fault]:
     """The last part first."""
-    for call in patient.calls:
-        if call.kind == "concat" and len(call.inputs) > 1:
+    for made in calls_of(patient, "concat"):
+        if len(made[0].inputs) > 1:
 
             def alter(function: Any, args: Any, kwargs: Any) -> Any:
                 parts, *rest = args
                 return function([parts[-1], *parts[:-1]], *rest, **kwargs)
 
-            yield _call("concat-order", call, alter, ("concat", "order"))
+            yield call_fault("concat-order", made, alter, ("concat", "order"))
 
 
 @kind("function-missing", "a function between layers is not called")
 def function_missing(patient: Patient) -> Iterator[Fault]:
     """A ReLU, sigmoid or absolute value that the original applies."""
-    for call in patient.calls:
-        if call.kind in ("relu", "sigmoid", "abs", "softmax"):
-            alter = lambda function, args, kwargs: args[0] * 1.0  # noqa: E731
-            yield _call("function-missing", call, alter, (call.kind,))
+    for made in calls_of(patient, "relu", "sigmoid", "abs", "softmax"):
+        alter = lambda function, args, kwargs: args[0] * 1.0  # noqa: E731
+        yield call_fault("function-missing", made, alter, (made[0].kind,))
 
 
 @kind("mean-is-max", "a global average pool is a maximum")
 def mean_is_max(patient: Patient) -> Iterator[Fault]:
     """The other pooling."""
-    for call in patient.calls:
-        if call.kind in ("mean", "adaptive average pool") and call.inputs and call.inputs[0].ndim == 4:
+    for made in calls_of(patient, "mean", "adaptive average pool"):
+        call = made[0]
+        if call.inputs and call.inputs[0].ndim == 4 and call.output.shape[2:] == (1, 1):
             alter = lambda function, args, kwargs: args[0].max(axis=[2, 3], keepdim=True)  # noqa: E731
-            if call.output.shape[2:] == (1, 1):
-                yield _call("mean-is-max", call, alter, ("mean|average|avg", "max"))
+            yield call_fault("mean-is-max", made, alter, ("mean|average|avg", "max"))
 
 
 @kind("softmax-axis", "a softmax is over another axis")
 def softmax_axis(patient: Patient) -> Iterator[Fault]:
     """Paddle's default is the last one."""
-    for call in patient.calls:
-        if call.kind == "softmax":
-            yield _call("softmax-axis", call, _with(axis=-1), ("softmax", "axis"))
+    for made in calls_of(patient, "softmax"):
+        yield call_fault("softmax-axis", made, with_keywords(axis=-1), ("softmax", "axis"))
 
 
 @kind("input-bgr", "the image arrives in OpenCV's channel order")
@@ -132,18 +149,31 @@ def input_scale(patient: Patient) -> Iterator[Fault]:
 
 
 def _outputs(patient: Patient) -> dict[str, Any]:
-    bench = patient.bench
-    inputs, targets = bench.batch()
-    points = patient.port.observe(inputs, targets, train=False, backward=False).points
-    return {name.partition("/")[2]: value for name, value in points.items() if name.startswith("output/")}
+    """Of either mode."""
+    return {**patient.outputs(train=True), **patient.outputs(train=False)}
 
 
-def _changed_outputs(name: str, site: str, change: Any, point: str, words: tuple[str, ...]) -> Fault:
+def _changed_outputs(kind_name: str, names: tuple[str, ...], change: Any, words: tuple[str, ...]) -> Fault:
+    """`change(values)` returns the values of these outputs; where the model does not return them all, nothing is done.
+
+    Without values it leaves an output out.
+    """
+
     def plant(patient: Patient, stack: ExitStack) -> None:
         own = patient.case.port.outputs or _named
-        change_side(patient, stack, outputs=lambda result: change(own(result)))
 
-    return Fault(name, site, plant, stages=("forward", "forward_train"), point=point, words=words)
+        def outputs(result: Any) -> dict[str, Any]:
+            made = own(result)
+            if not all(name in made for name in names):
+                return made
+            changed = dict(zip(names, change([made[name] for name in names])))
+            return {name: changed.get(name, value) for name, value in made.items() if name not in names or changed}
+
+        change_side(patient, stack, outputs=outputs)
+
+    point = f"output/({'|'.join(re.escape(name) for name in names)})"
+    stages = ("forward", "forward_train")
+    return Fault(kind_name, ", ".join(names), plant, stages=stages, point=point, words=words)
 
 
 def _named(result: Any) -> dict[str, Any]:
@@ -160,12 +190,9 @@ def classes_exchanged(patient: Patient) -> Iterator[Fault]:
     for name, value in _outputs(patient).items():
         if value.ndim == 4 and value.shape[1] > 1:
             order = [value.shape[1] - 1, *range(1, value.shape[1] - 1), 0]
-
-            def change(outputs: Any, name: str = name, order: Any = order) -> Any:
-                return {**outputs, name: paddle.index_select(outputs[name], paddle.to_tensor(order), axis=1)}
-
+            change = lambda made, order=order: [paddle.index_select(made[0], paddle.to_tensor(order), axis=1)]  # noqa: E731
             words = ("channels", "another order|reverse")
-            yield _changed_outputs("classes-exchanged", name, change, f"output/{re.escape(name)}", words)
+            yield _changed_outputs("classes-exchanged", (name,), change, words)
 
 
 @kind("output-flipped", "an output is upside down")
@@ -173,36 +200,26 @@ def output_flipped(patient: Patient) -> Iterator[Fault]:
     """A flip at test time that is not undone."""
     for name, value in _outputs(patient).items():
         if value.ndim == 4:
-            change = lambda outputs, name=name: {**outputs, name: outputs[name].flip([2])}  # noqa: E731
-            yield _changed_outputs(
-                "output-flipped", name, change, f"output/{re.escape(name)}", (r"upside down|flipped",)
-            )
+            words = (r"upside down|flipped",)
+            yield _changed_outputs("output-flipped", (name,), lambda made: [made[0].flip([2])], words)
 
 
 @kind("outputs-exchanged", "two outputs are returned under each other's names")
 def outputs_exchanged(patient: Patient) -> Iterator[Fault]:
     """Of the same shape, so that nothing complains."""
-    values = _outputs(patient)
-    names = list(values)
-    for index, one in enumerate(names):
-        for other in names[index + 1 :]:
-            if values[one].shape == values[other].shape:
-
-                def change(outputs: Any, one: str = one, other: str = other) -> Any:
-                    return {**outputs, one: outputs[other], other: outputs[one]}
-
-                point = f"output/({re.escape(one)}|{re.escape(other)})"
-                words = (f"is output ({re.escape(one)}|{re.escape(other)})",)
-                yield _changed_outputs("outputs-exchanged", f"{one}, {other}", change, point, words)
+    for train in (False, True):
+        for one, other in itertools.combinations(patient.outputs(train=train).items(), 2):
+            if one[1].shape == other[1].shape:
+                words = (f"is output ({re.escape(one[0])}|{re.escape(other[0])})",)
+                yield _changed_outputs("outputs-exchanged", (one[0], other[0]), lambda made: made[::-1], words)
 
 
 @kind("output-missing", "an output is not returned")
 def output_missing(patient: Patient) -> Iterator[Fault]:
     """Such as an auxiliary one."""
     for name in list(_outputs(patient))[1:]:
-        change = lambda outputs, name=name: {k: v for k, v in outputs.items() if k != name}  # noqa: E731
         words = (r"returns no|has no such point|does not return",)
-        yield _changed_outputs("output-missing", name, change, f"output/{re.escape(name)}", words)
+        yield _changed_outputs("output-missing", (name,), lambda made: [], words)
 
 
 @kind("output-offset-order", "the two channels of an offset are exchanged")
@@ -210,16 +227,15 @@ def output_offset_order(patient: Patient) -> Iterator[Fault]:
     """(x, y) for (y, x)."""
     for name, value in _outputs(patient).items():
         if value.ndim == 4 and value.shape[1] == 2:
-            change = lambda outputs, name=name: {**outputs, name: outputs[name].flip([1])}  # noqa: E731
             words = ("channels", "another order|reverse")
-            yield _changed_outputs("output-offset-order", name, change, f"output/{re.escape(name)}", words)
+            yield _changed_outputs("output-offset-order", (name,), lambda made: [made[0].flip([1])], words)
 
 
 @kind("detached", "a layer's input is cut from the graph")
 def detached(patient: Patient) -> Iterator[Fault]:
     """A `detach`, or `no_grad`, that the original does not have."""
     seen = patient.inputs
-    for path, layer in patient.layers(paddle.nn.Conv2D, paddle.nn.Linear):
+    for path, layer in patient.layers(paddle.nn.Conv2D, paddle.nn.Linear, leaf=False):
         if seen.get(path) and not path.startswith(_first(patient)):
 
             def plant(patient: Patient, stack: ExitStack, layer: Any = layer) -> None:
@@ -236,7 +252,7 @@ def _first(patient: Patient) -> str:
 @kind("gradient-scaled", "a gradient is scaled on its way back")
 def gradient_scaled(patient: Patient) -> Iterator[Fault]:
     """As a gradient multiplier or a sum over devices does."""
-    for path, layer in patient.layers(paddle.nn.Conv2D, paddle.nn.Linear):
+    for path, layer in patient.layers(paddle.nn.Conv2D, paddle.nn.Linear, leaf=False):
 
         def plant(patient: Patient, stack: ExitStack, layer: Any = layer) -> None:
             def wrong(own: Any, x: Any) -> Any:
@@ -275,6 +291,7 @@ def not_frozen(patient: Patient) -> Iterator[Fault]:
 
             def plant(patient: Patient, stack: ExitStack, parameter: Any = parameter) -> None:
                 set_attributes(stack, parameter, stop_gradient=False)
+                stack.callback(setattr, parameter, "grad", None)  # clearing it would leave zeros
 
             words = ("frozen|stop_gradient", re.escape(name))
             yield Fault("not-frozen", name, plant, begins="gradients", point=re.escape(name), words=words)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack
 from typing import Any, Callable
 
@@ -14,28 +14,39 @@ from parity.faults.fault import Fault, Patient, exchange_keys, kind, layer_point
 from parity.faults.layers import BATCH_NORMS
 
 
-def _loading(name: str, site: str, change: Any, words: tuple[str, ...]) -> Fault:
-    """Values that are changed while they are loaded."""
+def loading(
+    patient: Patient, name: str, site: str, edits: Mapping[str, Callable[[Any], Any]], words: tuple[str, ...]
+) -> Fault:
+    """Values that are changed while they are loaded; the state dict tells the truth, so that reading it back shows it.
+
+    Args:
+        patient: whose port it is.
+        name: of the kind.
+        site: where it is made.
+        edits: tensor of the port -> what becomes of its value; under all names that it has.
+        words: as in `Fault`.
+    """
+    edit = {alias: change for tensor, change in edits.items() for alias in patient.aliases(tensor)}
 
     def plant(patient: Patient, stack: ExitStack) -> None:
         own = patient.port.load
-        patient.port.load = lambda state: own(change(state))
+
+        def load(state: Mapping[str, Any]) -> None:
+            own({key: edit[key](value) if key in edit else value for key, value in state.items()})
+
+        patient.port.load = load
         stack.callback(patient.port.__dict__.pop, "load")
 
-    tensor = re.escape(site.partition(",")[0])
-    return Fault(name, site, plant, begins="weights", point=rf"({tensor}|.*)", words=words)
-
-
-def _each(names: Sequence[str], edit: Callable[[Any], Any]) -> Callable[[Mapping[str, Any]], dict[str, Any]]:
-    """Edits the tensors with these names."""
-    return lambda state: {name: edit(value) if name in names else value for name, value in state.items()}
+    names = [move.reference for move in patient.bench.plan.moves if move.port in edit]
+    point = f"({'|'.join(re.escape(reference) for reference in names)})"
+    return Fault(name, site, plant, begins="weights", point=point, words=words)
 
 
 @kind("weights-exchanged", "two weights of one shape are exchanged")
 def weights_exchanged(patient: Patient) -> Iterator[Fault]:
     """As loading by the order of definition does; the state dict itself hands them out wrongly."""
     by_shape: dict[tuple[int, ...], list[str]] = {}
-    for path, layer in patient.layers(nn.Conv2D, nn.Linear):
+    for path, layer in patient.layers(nn.Conv2D, nn.Linear, leaf=False):
         by_shape.setdefault(tuple(layer.weight.shape), []).append(path)
     for paths in by_shape.values():
         for one, other in zip(paths, paths[1:]):
@@ -52,50 +63,47 @@ def weights_exchanged(patient: Patient) -> Iterator[Fault]:
 def weights_loaded_by_order(patient: Patient) -> Iterator[Fault]:
     """The state dict tells the truth, so that reading it back shows it."""
     by_shape: dict[tuple[int, ...], list[str]] = {}
-    for path, layer in patient.layers(nn.Conv2D, nn.Linear):
+    for path, layer in patient.layers(nn.Conv2D, nn.Linear, leaf=False):
         by_shape.setdefault(tuple(layer.weight.shape), []).append(f"{path}.weight")
     for names in by_shape.values():
         for one, other in zip(names, names[1:]):
-            ones, others = patient.aliases(one), patient.aliases(other)
-
-            def change(state: Mapping[str, Any], ones: Any = ones, others: Any = others) -> Mapping[str, Any]:
-                exchanged = {**dict.fromkeys(ones, state[others[0]]), **dict.fromkeys(others, state[ones[0]])}
-                return {**state, **exchanged}
-
             words = (r"Rename\(", re.escape(one.rpartition(".")[0].rpartition(".")[2]))
-            yield _loading("weights-loaded-by-order", f"{one}, {other}", change, words)
+            yield _exchanged(patient, one, other, words)
+
+
+def _exchanged(patient: Patient, one: str, other: str, words: tuple[str, ...]) -> Fault:
+    state = patient.bench.plan.forward(patient.bench.initial)
+    edits = {one: lambda _, value=state[other]: value, other: lambda _, value=state[one]: value}
+    return loading(patient, "weights-loaded-by-order", f"{one}, {other}", edits, words)
 
 
 @kind("weight-transposed", "a square weight is transposed")
 def weight_transposed(patient: Patient) -> Iterator[Fault]:
     """No shape complains."""
-    for path, layer in patient.layers(nn.Conv2D, nn.Linear):
+    for path, layer in patient.layers(nn.Conv2D, nn.Linear, leaf=False):
         shape = tuple(layer.weight.shape)
         if shape[0] == shape[1] and shape[0] > 1:
             name = f"{path}.weight"
-            yield _loading("weight-transposed", name, _each(patient.aliases(name), transposed), ("transpose",))
+            yield loading(patient, "weight-transposed", name, {name: transposed}, ("transpose",))
 
 
 @kind("kernel-flipped", "a kernel is mirrored: convolution for correlation")
 def kernel_flipped(patient: Patient) -> Iterator[Fault]:
     """Height and width reversed."""
-    for path, layer in patient.layers(nn.Conv2D):
+    for path, layer in patient.layers(nn.Conv2D, leaf=False):
         if max(layer._kernel_size) > 1:
             name = f"{path}.weight"
-            change = _each(patient.aliases(name), lambda kernel: kernel[..., ::-1, ::-1].copy())
-            yield _loading("kernel-flipped", name, change, ("mirrored",))
+            edits = {name: lambda kernel: kernel[..., ::-1, ::-1].copy()}
+            yield loading(patient, "kernel-flipped", name, edits, ("mirrored",))
 
 
 @kind("statistics-not-loaded", "running statistics are not carried over")
 def statistics_not_loaded(patient: Patient) -> Iterator[Fault]:
     """They stay 0 and 1; Paddle only warns."""
     for path, _ in patient.layers(BATCH_NORMS):
-        means, variances = patient.aliases(f"{path}._mean"), patient.aliases(f"{path}._variance")
-
-        def change(state: Mapping[str, Any], means: Any = means, variances: Any = variances) -> Mapping[str, Any]:
-            return _each(variances, np.ones_like)(_each(means, np.zeros_like)(state))
-
-        yield _loading("statistics-not-loaded", f"{path}._mean", change, (r"initial value|never loaded|not loaded",))
+        edits = {f"{path}._mean": np.zeros_like, f"{path}._variance": np.ones_like}
+        words = (r"initial value|never loaded|not loaded",)
+        yield loading(patient, "statistics-not-loaded", f"{path}._mean", edits, words)
 
 
 @kind("statistics-exchanged", "a norm's running mean and variance are exchanged")

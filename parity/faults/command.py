@@ -6,10 +6,12 @@ import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from parity.case import Case
 from parity.faults.fault import KINDS
-from parity.faults.selftest import Outcome, Score, self_test
+from parity.faults.score import WHATS, Outcome, Score
+from parity.faults.selftest import self_test
 from parity.report import progress
 
 
@@ -20,6 +22,8 @@ def run(
     size: tuple[int, int] | None,
     json_path: str | None,
     kinds: Sequence[str] | None = None,
+    seeds: int = 3,
+    spread: bool = False,
 ) -> int:
     """Plants faults in the ports of some cases and prints the score.
 
@@ -27,17 +31,25 @@ def run(
         cases: as `self_test` takes them.
         seed: likewise.
         size: likewise.
-        json_path: where the score goes as JSON too; "-" for standard output, and no table.
-        kinds: as `self_test` takes them.
+        json_path: where the score goes as JSON too, after each case anew; "-" for standard output, and no table.
+        kinds: likewise.
+        seeds: likewise.
+        spread: likewise.
 
     Returns:
         The exit code: 0 if every fault that changes a number was caught and no correct port failed, else 1.
     """
+
+    def write(score: Score) -> None:
+        if json_path and json_path != "-":
+            Path(json_path).write_text(json.dumps(score.to_dict(), indent=1) + "\n", encoding="utf-8")
+
     with progress(quiet=json_path == "-") as say:
-        score = self_test(cases, kinds=kinds, seed=seed, size=size, progress=say)
-    if json_path:
-        text = json.dumps(score.to_dict(), indent=1) + "\n"
-        sys.stdout.write(text) if json_path == "-" else Path(json_path).write_text(text, encoding="utf-8")
+        score = self_test(
+            cases, kinds=kinds, seed=seed, seeds=seeds, size=size, spread=spread, progress=say, so_far=write
+        )
+    if json_path == "-":
+        sys.stdout.write(json.dumps(score.to_dict(), indent=1) + "\n")
     if json_path != "-":
         print_score(score)
     return 0 if score.passed else 1
@@ -55,13 +67,28 @@ def print_score(score: Score) -> None:
     for name, kind in KINDS.items():
         outcomes = [outcome for outcome in score.outcomes if outcome.kind == name]
         if outcomes:
-            counts = [score.rate(what, outcomes) for what in ("caught", "localised", "explained")]
+            counts = [score.rate(what, outcomes) for what in WHATS]
             equivalent = sum(outcome.verdict == "equivalent" for outcome in outcomes)
             cells = [str(good) for good, _ in counts]
             table.add_row(name, kind.text, str(counts[0][1]), *cells, str(equivalent or ""))
     console.print(table)
+    if len(score.by_case()) > 1:
+        console.print(_cases(score))
     for line in lines(score):
         console.print(line, markup=False, soft_wrap=True)
+
+
+def _cases(score: Score) -> Any:
+    from rich.table import Table
+
+    table = Table(title="the same by case")
+    numbers = ("count", *WHATS, "equivalent", "not planted", "impossible", "alarms", "seconds")
+    table.add_column("case")
+    for column in numbers:
+        table.add_column({"count": "planted", "impossible": "no place"}.get(column, column), justify="right")
+    for name, row in score.by_case().items():
+        table.add_row(name, *[f"{row[column]:.0f}" for column in numbers])
+    return table
 
 
 def lines(score: Score) -> list[str]:
@@ -74,10 +101,16 @@ def lines(score: Score) -> list[str]:
             if outcome.verdict == "caught":
                 found.append(f"     {outcome.stage}/{outcome.point}: {outcome.cause.splitlines()[0]}")
     found += [f"FALSE ALARM {alarm}" for alarm in score.alarms]
-    for case, kinds in score.impossible.items():
+    for name, kind in KINDS.items():
+        if kind.needs and any(name in kinds for kinds in score.impossible.values()):
+            found.append(f"no case can express {name} ({kind.text}): that takes {kind.needs}")
+    for case, impossible in score.impossible.items():
+        kinds = [name for name in impossible if not KINDS[name].needs]
         found.append(f"{case}: no place for {len(kinds)} of {len(KINDS)} kinds: {', '.join(kinds)}")
+    for case, kinds in score.elsewhere.items():
+        found.append(f"{case}: {len(kinds)} kinds were planted in another case of its family only")
     parts = []
-    for what in ("caught", "localised", "explained"):
+    for what in WHATS:
         good, counted = score.rate(what)
         parts.append(f"{what} {good} of {counted}" + (f" ({100 * good / counted:.0f} %)" if counted else ""))
     equivalent = sum(outcome.verdict == "equivalent" for outcome in score.outcomes)

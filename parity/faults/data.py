@@ -28,7 +28,7 @@ def _edited(name: str, text: str, edit: Callable[[np.ndarray], np.ndarray], whic
     """A kind that changes every image, or every label map, that the pipeline makes."""
 
     def sites(patient: Patient) -> Iterator[Fault]:
-        if not patient.reaches("data"):
+        if not any(which(name, value) for name, value in patient.data().items()):
             return
 
         def plant(patient: Patient, stack: ExitStack) -> None:
@@ -165,11 +165,7 @@ def _postprocess(name: str, text: str, change: Callable[[Any, Any], Any], words:
     def sites(patient: Patient) -> Iterator[Fault]:
         if not patient.reaches("postprocess"):
             return
-        bench = patient.bench
-        inputs, targets = bench.batch()
-        points = patient.port.observe(inputs, targets, train=False, backward=False).points
-        values = {key.partition("/")[2]: value for key, value in points.items() if key.startswith("output/")}
-        for output in [key for key, value in values.items() if fits(key, value)]:
+        for output in [key for key, value in patient.outputs(train=False).items() if fits(key, value)]:
 
             def plant(patient: Patient, stack: ExitStack, output: str = output) -> None:
                 own = patient.case.port.postprocess
@@ -207,9 +203,7 @@ def pred_other_output(patient: Patient) -> Iterator[Fault]:
     """An auxiliary head's."""
     if not patient.reaches("postprocess"):
         return
-    inputs, targets = patient.bench.batch()
-    points = patient.port.observe(inputs, targets, train=False, backward=False).points
-    shapes = {k.partition("/")[2]: v.shape for k, v in points.items() if k.startswith("output/")}
+    shapes = {name: value.shape for name, value in patient.outputs(train=False).items()}
     names = list(shapes)
     for other in names[1:]:
         if shapes[other] == shapes[names[0]]:
@@ -250,6 +244,6 @@ def _keyword(name: str, text: str, keyword: str, other: Callable[[Any], Any]) ->
 
 
 _keyword("center-threshold", "the threshold of centers is another", "threshold", lambda own: (own or 0.1) + 0.1)
-_keyword("center-kernel", "the window of the centers' maximum is another", "nms_kernel", lambda own: (own or 7) - 4)
+_keyword("center-kernel", "the window of the centers' maximum is another", "nms_kernel", lambda own: (own or 7) + 2)
 _keyword("center-top-k", "fewer centers are kept", "top_k", lambda own: 1)
 _keyword("stuff-area", "the least area of stuff is another", "stuff_area", lambda own: 0)

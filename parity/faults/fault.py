@@ -14,6 +14,7 @@ import numpy as np
 from parity.diagnosis import calls
 
 Plant = Callable[["Patient", ExitStack], None]
+Sites = Callable[["Patient"], Iterator["Fault"]]
 
 
 @dataclass(frozen=True)
@@ -59,21 +60,23 @@ class Kind:
         name: short, with hyphens.
         text: what is done wrong.
         sites: finds every place of a port where it can be made.
+        needs: what is missing for any case to express it, or "".
     """
 
     name: str
     text: str
-    sites: Callable[[Patient], Iterator[Fault]] = field(repr=False)
+    sites: Sites = field(repr=False)
+    needs: str = ""
 
 
 KINDS: dict[str, Kind] = {}
 
 
-def kind(name: str, text: str) -> Callable[[Callable[..., Iterator[Fault]]], Callable[..., Iterator[Fault]]]:
+def kind(name: str, text: str, *, needs: str = "") -> Callable[[Sites], Sites]:
     """Registers a function that yields the faults of a kind."""
 
-    def register(sites: Callable[..., Iterator[Fault]]) -> Callable[..., Iterator[Fault]]:
-        KINDS[name] = Kind(name, text, sites)
+    def register(sites: Sites) -> Sites:
+        KINDS[name] = Kind(name, text, sites, needs)
         return sites
 
     return register
@@ -90,21 +93,70 @@ class Patient:
         port: its `PaddleSide`.
         case: as it is without a fault.
         ran: leaves that run in evaluation or training.
-        calls: functions that the model calls between layers, in one forward pass in training mode.
+        calls: functions that the model calls between layers, in one forward pass in training mode. Of the tensors in
+            them, and in `inputs`, only the shapes are kept.
+        evaluation_calls: likewise in evaluation mode.
+        inputs: path of a layer -> what its first call receives, in training mode or else in evaluation.
     """
 
     def __init__(self, bench: Any) -> None:
         self.bench = bench
         self.port = bench.port
         self.case = bench.case
-        inputs, self.targets = bench.batch()
-        bench._restore()
-        seen = calls.of_port(self.port, inputs, train=True)
-        self.ran = set(seen.inputs)
-        self.calls = seen.calls
-        self.inputs = seen.inputs
-        self.outputs = seen.outputs
-        bench._restore()
+        _, self.targets = bench.batch()
+        training, evaluation = self._pass(train=True), self._pass(train=False)
+        self.calls, self.evaluation_calls = training.calls, evaluation.calls
+        self.inputs = {**evaluation.inputs, **training.inputs}
+        self.ran = set(self.inputs)
+        self._observed: dict[bool, dict[str, np.ndarray]] = {}
+        self._terms: list[str] | None = None
+        self._data: dict[str, np.ndarray] | None = None
+
+    def _pass(self, *, train: bool) -> Any:
+        inputs, _ = self.bench.batch()
+        self.bench._restore()
+        seen = calls.of_port(self.port, inputs, train=train)
+        self.bench._restore()
+        for call in seen.calls:
+            call.inputs, call.output = [_shape(value) for value in call.inputs], _shape(call.output)
+        seen.inputs = {path: [_shape(value) for value in values] for path, values in seen.inputs.items()}
+        return seen
+
+    def function_calls(self) -> Iterator[tuple[Any, frozenset[bool]]]:
+        """Every call, and in which modes it is made: {True} in training, {False} in evaluation, or both."""
+        modes: dict[Any, set[bool]] = {}
+        found: dict[Any, Any] = {}
+        for train, made in ((True, self.calls), (False, self.evaluation_calls)):
+            for call in made:
+                place = (call.number, call.name, call.where)
+                modes.setdefault(place, set()).add(train)
+                found.setdefault(place, call)
+        for place, call in found.items():
+            yield call, frozenset(modes[place])
+
+    def outputs(self, *, train: bool) -> dict[str, np.ndarray]:
+        """The model's outputs by name."""
+        if train not in self._observed:
+            inputs, targets = self.bench.batch()
+            self.bench._restore()
+            points = self.port.observe(inputs, targets, train=train, backward=False).points
+            found = {name.partition("/")[2]: value for name, value in points.items() if name.startswith("output/")}
+            self.bench._restore()
+            self._observed[train] = found
+        return self._observed[train]
+
+    def terms(self) -> list[str]:
+        """Names of the loss terms; none if the case has no losses."""
+        if self._terms is None:
+            made = self.port.evaluate_losses(self.outputs(train=True), self.targets) if self.reaches("loss") else None
+            self._terms = [] if made is None else [name for name in made.points if not name.startswith("d_")]
+        return self._terms
+
+    def data(self) -> dict[str, np.ndarray]:
+        """What the case's pipeline makes; {} if it has none."""
+        if self._data is None:
+            self._data = dict(self.case.port.data(0)) if self.reaches("data") else {}
+        return self._data
 
     @property
     def model(self) -> Any:
@@ -112,7 +164,12 @@ class Patient:
         return self.port.model
 
     def layers(self, *kinds: type, leaf: bool = True) -> Iterator[tuple[str, Any]]:
-        """(path, layer) of those that run and are of these types."""
+        """(path, layer) of those that run and are of these types.
+
+        Args:
+            kinds: types.
+            leaf: leave out layers that have others in them, such as a convolution that owns its norm.
+        """
         leaves = self.port.module_types()
         for path, layer in self.model.named_sublayers():
             if path in self.ran and isinstance(layer, kinds) and (path in leaves or not leaf):
@@ -132,10 +189,14 @@ class Patient:
         return self.case.why_not(stage) is None
 
 
+def _shape(value: np.ndarray) -> np.ndarray:
+    """Stands for an array of which only the shape is asked."""
+    return np.broadcast_to(np.zeros((), value.dtype), value.shape)
+
+
 def layer_point(path: str) -> str:
-    """What the points of a leaf are called, in any stage of the model."""
-    own = re.escape(path)
-    return rf"(buffer/|dropout/)?{own}(\.(running_mean|running_var|output|weight|bias))?(@\d+)?"
+    """What the points of a layer, and of what it has inside, are called, in any stage of the model."""
+    return rf"(buffer/|dropout/)?{re.escape(path)}(\.\w+)*(@\d+)?"
 
 
 def set_attributes(stack: ExitStack, owner: Any, **values: Any) -> None:
@@ -147,9 +208,14 @@ def set_attributes(stack: ExitStack, owner: Any, **values: Any) -> None:
 
 def wrap_forward(stack: ExitStack, layer: Any, wrong: Callable[..., Any]) -> None:
     """Makes a layer compute `wrong(own forward, *inputs)`."""
-    own = layer.forward
-    layer.forward = lambda *inputs, **keywords: wrong(own, *inputs, **keywords)
-    stack.callback(layer.__dict__.pop, "forward")
+    wrap_attribute(stack, layer, "forward", wrong)
+
+
+def wrap_attribute(stack: ExitStack, owner: Any, name: str, wrong: Callable[..., Any]) -> None:
+    """Makes a method of an object compute `wrong(own method, *arguments)`."""
+    own = getattr(owner, name)
+    object.__setattr__(owner, name, lambda *arguments, **keywords: wrong(own, *arguments, **keywords))
+    stack.callback(owner.__dict__.pop, name)
 
 
 def replace_layer(stack: ExitStack, model: Any, path: str, other: Any) -> None:

@@ -69,30 +69,6 @@ def bn_frozen(patient: Patient) -> Iterator[Fault]:
         yield _setting("bn-frozen", path, layer, words, ("forward_train",), _use_global_stats=True)
 
 
-@kind("bn-not-frozen", "a frozen batch norm uses the statistics of the batch in training")
-def bn_not_frozen(patient: Patient) -> Iterator[Fault]:
-    """`FrozenBatchNorm2D`, or `use_global_stats`, lost."""
-    for path, layer in patient.layers(nn.Layer):
-        statistics = [getattr(layer, name, None) for name in ("running_mean", "running_var", "weight", "bias")]
-        frozen = isinstance(layer, BATCH_NORMS) and layer._use_global_stats
-        if not frozen and (isinstance(layer, BATCH_NORMS) or any(value is None for value in statistics)):
-            continue
-
-        def plant(patient: Patient, stack: ExitStack, layer: Any = layer) -> None:
-            own_mean, own_variance = (getattr(layer, a, None) for a in ("_mean", "_variance"))
-            mean = layer.running_mean if own_mean is None else own_mean
-            variance = layer.running_var if own_variance is None else own_variance
-
-            def wrong(own: Any, x: Any) -> Any:
-                training = layer.training
-                return F.batch_norm(x, mean, variance, layer.weight, layer.bias, training) if training else own(x)
-
-            wrap_forward(stack, layer, wrong)
-
-        words = ("statistics", "batch")
-        yield Fault("bn-not-frozen", path, plant, stages=("forward_train",), point=layer_point(path), words=words)
-
-
 @kind("gn-groups", "a group norm has half its groups")
 def gn_groups(patient: Patient) -> Iterator[Fault]:
     """16 for 32."""
@@ -111,15 +87,17 @@ def gn_epsilon(patient: Patient) -> Iterator[Fault]:
 
 
 def _convolution(name: str, path: str, layer: Any, words: tuple[str, ...], **values: Any) -> Fault:
-    if "_padding" in values and not isinstance(values["_padding"], str):
-        values["_updated_padding"] = values["_padding"]
+    if "_padding" in values:  # Paddle's layer computes with a copy of what it was given
+        same = isinstance(values["_padding"], str)
+        values["_updated_padding"] = [0, 0] if same else values["_padding"]
+        values["_padding_algorithm"] = values["_padding"] if same else "EXPLICIT"
     return _setting(name, path, layer, words, **values)
 
 
 @kind("conv-stride", "a convolution has the wrong stride")
 def conv_stride(patient: Patient) -> Iterator[Fault]:
     """1 for 2, and the other way round."""
-    for path, layer in patient.layers(nn.Conv2D):
+    for path, layer in patient.layers(nn.Conv2D, leaf=False):
         own = _pair(layer._stride)
         other = (1, 1) if own != (1, 1) else (2, 2)
         yield _convolution("conv-stride", path, layer, (_differ("stride", other, own),), _stride=list(other))
@@ -128,7 +106,7 @@ def conv_stride(patient: Patient) -> Iterator[Fault]:
 @kind("conv-padding", "a convolution is padded on one side only, as `[0, 1, 0, 1]` or 'same' of other libraries does")
 def conv_padding(patient: Patient) -> Iterator[Fault]:
     """All the padding at the bottom and on the right."""
-    for path, layer in patient.layers(nn.Conv2D):
+    for path, layer in patient.layers(nn.Conv2D, leaf=False):
         own = _pair(layer._padding)
         if len(own) == 2 and all(isinstance(size, int) and size > 0 for size in own):
             other = [0, 2 * own[0], 0, 2 * own[1]]
@@ -139,7 +117,7 @@ def conv_padding(patient: Patient) -> Iterator[Fault]:
 @kind("conv-no-padding", "the padding of a convolution is forgotten")
 def conv_no_padding(patient: Patient) -> Iterator[Fault]:
     """0 for 1."""
-    for path, layer in patient.layers(nn.Conv2D):
+    for path, layer in patient.layers(nn.Conv2D, leaf=False):
         own = _pair(layer._padding)
         if any(own) and not isinstance(own[0], str):
             words = (_differ("padding", (0, 0), own),)
@@ -149,7 +127,7 @@ def conv_no_padding(patient: Patient) -> Iterator[Fault]:
 @kind("conv-same", "padding='same' with a stride, which pads by the size of the input")
 def conv_same(patient: Patient) -> Iterator[Fault]:
     """Of an odd input it is the same as padding 1; of an even one it is not."""
-    for path, layer in patient.layers(nn.Conv2D):
+    for path, layer in patient.layers(nn.Conv2D, leaf=False):
         own = _pair(layer._padding)
         if _pair(layer._stride) != (1, 1) and any(own):
             yield _convolution("conv-same", path, layer, (r"padding \('SAME', 'SAME'\)",), _padding="SAME")
@@ -158,7 +136,7 @@ def conv_same(patient: Patient) -> Iterator[Fault]:
 @kind("conv-dilation", "a convolution is dilated, with the padding to match")
 def conv_dilation(patient: Patient) -> Iterator[Fault]:
     """2 for 1 (an output stride of 16 for 32), and 1 for more."""
-    for path, layer in patient.layers(nn.Conv2D):
+    for path, layer in patient.layers(nn.Conv2D, leaf=False):
         own, padding = _pair(layer._dilation), _pair(layer._padding)
         if layer._kernel_size[0] == 3 and padding == own:
             other = (2, 2) if own == (1, 1) else (1, 1)
@@ -169,7 +147,7 @@ def conv_dilation(patient: Patient) -> Iterator[Fault]:
 @kind("conv-bias-added", "a convolution before a norm has a bias")
 def conv_bias_added(patient: Patient) -> Iterator[Fault]:
     """Paddle's default where the original says `bias=False`."""
-    for path, layer in patient.layers(nn.Conv2D):
+    for path, layer in patient.layers(nn.Conv2D, leaf=False):
         if layer.bias is not None:
             continue
 
@@ -184,7 +162,7 @@ def conv_bias_added(patient: Patient) -> Iterator[Fault]:
 @kind("conv-bias-dropped", "a convolution has no bias")
 def conv_bias_dropped(patient: Patient) -> Iterator[Fault]:
     """`bias_attr=False` where the original has one."""
-    for path, layer in patient.layers(nn.Conv2D, nn.Linear):
+    for path, layer in patient.layers(nn.Conv2D, nn.Linear, leaf=False):
         if layer.bias is None:
             continue
 
@@ -307,7 +285,7 @@ def dropout_mode(patient: Patient) -> Iterator[Fault]:
 @kind("one-element", "one element of a layer's output is off by 1e-6")
 def one_element(patient: Patient) -> Iterator[Fault]:
     """What a mean over the tensor hides."""
-    for path, layer in patient.layers(nn.Conv2D):
+    for path, layer in patient.layers(nn.Conv2D, leaf=False):
 
         def plant(patient: Patient, stack: ExitStack, layer: Any = layer) -> None:
             def wrong(own: Any, *x: Any) -> Any:

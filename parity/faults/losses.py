@@ -77,18 +77,6 @@ def ohem_kept(patient: Patient) -> Iterator[Fault]:
         yield _setting("ohem-kept", path, attribute, value + 1)
 
 
-def _terms(patient: Patient) -> list[str]:
-    """Names of the loss terms."""
-    bench = patient.bench
-    if not patient.reaches("loss"):
-        return []
-    inputs, targets = bench.batch()
-    points = patient.port.observe(inputs, targets, train=True, backward=False).points
-    outputs = {name.partition("/")[2]: value for name, value in points.items() if name.startswith("output/")}
-    bench._restore()
-    return [name for name in patient.port.evaluate_losses(outputs, targets).points if not name.startswith("d_")]
-
-
 def _edited(name: str, term: str, edit: Callable[[Any, Mapping[str, Any]], Any], words: tuple[str, ...]) -> Fault:
     """`edit(value of the term, targets)` instead of a term."""
 
@@ -118,14 +106,14 @@ class _Around(nn.Layer):
 @kind("loss-weight", "a loss term has another weight")
 def loss_weight(patient: Patient) -> Iterator[Fault]:
     """0.4, as other recipes weigh auxiliary heads."""
-    for term in _terms(patient):
+    for term in patient.terms():
         yield _edited("loss-weight", term, lambda value, _: 0.4 * value, (r"0\.4 times",))
 
 
 @kind("loss-sum", "a loss is summed instead of averaged")
 def loss_sum(patient: Patient) -> Iterator[Fault]:
     """Over the pixels of the batch."""
-    for term in _terms(patient):
+    for term in patient.terms():
         count = float(next(iter(patient.targets.values())).size)
         words = (r"sum|number of pixels|pixels of the batch", f"{count:.6g} times")
         yield _edited("loss-sum", term, lambda value, _, count=count: value * count, words)
@@ -134,7 +122,7 @@ def loss_sum(patient: Patient) -> Iterator[Fault]:
 @kind("loss-per-batch", "a loss is summed over the images and averaged within each")
 def loss_per_batch(patient: Patient) -> Iterator[Fault]:
     """`batchmean` the wrong way round."""
-    for term in _terms(patient):
+    for term in patient.terms():
         count = float(next(iter(patient.targets.values())).shape[0])
         words = (r"number of images", f"{count:.6g} times")
         yield _edited("loss-per-batch", term, lambda value, _, count=count: value * count, words)
@@ -143,7 +131,7 @@ def loss_per_batch(patient: Patient) -> Iterator[Fault]:
 @kind("loss-missing", "a loss term is forgotten")
 def loss_missing(patient: Patient) -> Iterator[Fault]:
     """Such as an auxiliary head's."""
-    terms = _terms(patient)
+    terms = patient.terms()
     for term in terms[1:]:
 
         def change(losses: Any, targets: Any, term: str = term) -> Any:
@@ -157,10 +145,7 @@ def losses_exchanged(patient: Patient) -> Iterator[Fault]:
     """Outputs of the same shape."""
     if not patient.reaches("loss"):
         return
-    inputs, targets = patient.bench.batch()
-    points = patient.port.observe(inputs, targets, train=True, backward=False).points
-    patient.bench._restore()
-    values = {name.partition("/")[2]: value for name, value in points.items() if name.startswith("output/")}
+    values = patient.outputs(train=True)
     names = list(values)
     for index, one in enumerate(names):
         for other in names[index + 1 :]:
@@ -176,12 +161,7 @@ def losses_exchanged(patient: Patient) -> Iterator[Fault]:
 
 def _logits(patient: Patient) -> list[str]:
     """Outputs with a channel per class."""
-    inputs, targets = patient.bench.batch()
-    if not patient.reaches("loss"):
-        return []
-    points = patient.port.observe(inputs, targets, train=True, backward=False).points
-    patient.bench._restore()
-    values = {name.partition("/")[2]: value for name, value in points.items() if name.startswith("output/")}
+    values = patient.outputs(train=True) if patient.reaches("loss") else {}
     return [name for name, value in values.items() if value.ndim == 4 and value.shape[1] > 2]
 
 
@@ -199,7 +179,7 @@ def softmax_doubled(patient: Patient) -> Iterator[Fault]:
 @kind("label-smoothing", "labels are smoothed")
 def label_smoothing(patient: Patient) -> Iterator[Fault]:
     """By a tenth, on the valid pixels."""
-    terms = _terms(patient)
+    terms = patient.terms()
     for name, term in zip(_logits(patient), terms):
 
         def change(losses: Any, targets: Any, name: str = name, term: str = term) -> Any:

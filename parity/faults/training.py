@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterator
 from contextlib import ExitStack
 from typing import Any, Callable
@@ -145,7 +146,16 @@ def _say(setting: str) -> Callable[[Any, Any], tuple[str, ...]]:
     return lambda value, own: (f"{setting} {value:.4g}.*, reference {own:.4g}",)
 
 
-kind("momentum", "the momentum is another")(_setting("momentum", "_momentum", lambda own: 0.95, _say("momentum")))
+_MOMENTUM = _setting("momentum", "_momentum", lambda own: 0.95, _say("momentum"))
+
+
+@kind("momentum", "the momentum is another")
+def momentum(patient: Patient) -> Iterator[Fault]:
+    """0.95 for 0.9, which the second step shows."""
+    stage = "step" if patient.case.step.steps > 1 else "trajectory"
+    return (dataclasses.replace(fault, stages=(stage,)) for fault in _MOMENTUM(patient))
+
+
 kind("nesterov", "the momentum is Nesterov's")(
     _setting("nesterov", "_use_nesterov", lambda own: not own, lambda value, own: ("nesterov",))
 )
@@ -198,7 +208,7 @@ def adam_decoupled(patient: Patient) -> Iterator[Fault]:
 
     def edit(optimizer: Any) -> None:
         inner = _inner(optimizer)
-        decay = max(_decay(group) for group in _groups(optimizer)) if _groups(optimizer) else 0.01
+        decay = max((_decay(group) for group in _groups(optimizer)), default=0.0) or 0.01  # Paddle's AdamW's own
         other = paddle.optimizer.Adam if isinstance(inner, paddle.optimizer.AdamW) else paddle.optimizer.AdamW
         groups = [{"params": g["params"], "weight_decay": _decay(g) or decay} for g in _groups(optimizer)]
         made = other(0.0, inner._beta1, inner._beta2, inner._epsilon, parameters=groups, weight_decay=decay)

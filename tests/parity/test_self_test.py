@@ -9,11 +9,28 @@ import pytest
 from parity.case import STAGES
 from parity.faults import KINDS, command
 from parity.faults.fault import Fault
-from parity.faults.selftest import Outcome, Score, Ward, smaller
+from parity.faults.score import Outcome, Score
+from parity.faults.selftest import smaller
+from parity.faults.ward import Ward
 
 pytestmark = pytest.mark.parity
 
-CHEAP = ("bn-epsilon-slightly", "conv-same", "concat-order", "resize-corners", "weight-transposed", "detached")
+CHEAP = (
+    "bn-epsilon-slightly",
+    "conv-same",
+    "concat-order",
+    "resize-corners",
+    "weight-transposed",
+    "merged-outputs",
+    "merged-inputs",
+    "merged-split",
+    "detached",
+    "momentum",
+    "ignore-index",
+    "metric-by-image",
+    "metric-dice",
+    "metric-ignored",
+)
 
 
 @pytest.fixture(scope="module")
@@ -28,7 +45,7 @@ def ward(small_case):
 @pytest.mark.parametrize("name", CHEAP)
 def test_a_planted_fault_is_caught_localised_and_explained(name, ward):
     del ward.score.outcomes[:]
-    ward.plant_kind(name, 1, lambda case, what: None)
+    ward.plant_kind(name, ward.places([name])[name], 1, lambda case, what: None)
     for outcome in ward.score.outcomes:
         assert outcome.verdict == "equivalent" or (
             outcome.verdict == "caught",
@@ -39,6 +56,30 @@ def test_a_planted_fault_is_caught_localised_and_explained(name, ward):
             True,
             True,
         ), outcome
+
+
+def test_most_kinds_fit_somewhere_and_those_that_do_not_are_noted(ward):
+    places = ward.places(list(KINDS))
+    fitting = [name for name, faults in places.items() if faults]
+    assert len(fitting) > 60 and sorted([*fitting, *ward.score.impossible[ward.case.name]]) == sorted(KINDS)
+
+
+def test_a_fault_of_the_loss_does_not_need_the_ports_own_pass(ward, monkeypatch):
+    monkeypatch.setattr(ward.bench.port, "observe", lambda *args, **kwargs: pytest.fail("the port ran"))
+    fault = ward.places(["loss-weight"])["loss-weight"][0]
+    outcome = ward.plant(fault)
+    assert (outcome.verdict, outcome.stage) == ("caught", "loss")
+
+
+def test_only_stages_that_a_fault_can_reach_are_run(ward, monkeypatch):
+    run = []
+    own = ward.bench.run_stage
+    monkeypatch.setattr(ward.bench, "run_stage", lambda stage: (run.append(stage), own(stage))[1])
+    ward.plant(Fault("none", "nowhere", lambda patient, stack: None, begins="postprocess"))
+    assert run == ["postprocess"]
+    run.clear()
+    ward.plant(Fault("none", "nowhere", lambda patient, stack: None, begins="forward"))
+    assert run == ["forward", "forward_train", "gradients"]  # which changed nothing: nor can a step
 
 
 def test_a_fault_is_undone(ward):

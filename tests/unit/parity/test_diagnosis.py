@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 
 from parity.compare import Finding
-from parity.diagnosis import data, rates, updates, values
-from parity.traces import digest
+from parity.diagnosis import conditioning, data, glue, leaf, losses, metrics, rates, runs, updates, values
+from parity.diagnosis.calls import Call, Pass
+from parity.traces import Trace, digest
 
 RANDOM = np.random.RandomState(0)
 IMAGE = RANDOM.standard_normal((2, 3, 5, 7))
@@ -33,6 +34,25 @@ def test_one_changed_element_is_found_and_located():
     changed = IMAGE.copy()
     changed[1, 2, 3, 4] += 1e-6
     assert values.relation(IMAGE, changed) == "differs in 1 of 210 elements only, first at [1, 2, 3, 4]"
+
+
+def test_a_line_of_a_tensor_is_recognised():
+    assert values.line(IMAGE, 0.5 * IMAGE + 0.25) == "is 0.5 times the reference's +0.25"
+    assert values.line(IMAGE, IMAGE**2) == ""
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (lambda w: np.concatenate([w[2:], w[:2]]), "output channels in another order: 3 parts"),
+        (lambda w: np.concatenate([w[3:], w[:3]]), "output channels in another order: 2 parts"),
+        (lambda w: np.concatenate([w[:, 2:], w[:, :2]], axis=1), "input channels in another order: 2 parts"),
+        (lambda w: w[..., ::-1, ::-1], "mirrored"),
+    ],
+)
+def test_what_was_done_to_a_kernel_is_recognised(change, said):
+    kernel = RANDOM.standard_normal((6, 4, 3, 3))
+    assert said in leaf.origin(change(kernel), "w", {"w": kernel})
 
 
 def test_unrelated_tensors_have_no_relation():
@@ -96,6 +116,28 @@ def test_a_step_of_sgd_is_fitted(ours, theirs, said):
 )
 def test_a_step_of_adam_is_fitted(ours, theirs, said):
     assert said in said_of(adam_step, ours, theirs)
+
+
+def test_a_parameter_without_a_gradient_says_nothing_of_adam():
+    zero = np.zeros_like(GRADIENT)
+    told = {"w": updates.read("w", adam_step(GRADIENT, BEFORE), GRADIENT, BEFORE)}
+    assert (
+        updates.read("z", {k.replace("/w", "/z"): v for k, v in adam_step(zero, BEFORE).items()}, zero, BEFORE) is None
+    )
+    assert updates.compare_rules({**told, "z": None}, {**told, "z": None}) == ""
+
+
+def test_rows_without_a_gradient_leave_adams_epsilon_to_the_others():
+    sparse = GRADIENT.copy()
+    sparse[0] = 0.0
+    rules = [{"w": updates.read("w", adam_step(sparse, BEFORE, epsilon=e), sparse, BEFORE)} for e in (1e-3, 1e-5)]
+    assert "epsilon 0.001, reference 1e-05" in updates.compare_rules(*rules)
+
+
+def test_gradients_that_adam_gets_scaled_are_told_from_other_betas():
+    ours = {"w": updates.read("w", adam_step(0.02 * GRADIENT, BEFORE), GRADIENT, BEFORE)}
+    theirs = {"w": updates.read("w", adam_step(GRADIENT, BEFORE), GRADIENT, BEFORE)}
+    assert "0.02 times the reference's" in updates.compare_rules(ours, theirs)
 
 
 @pytest.mark.parametrize("step", [sgd_step, adam_step])
@@ -179,3 +221,183 @@ def test_what_is_wrong_with_a_label_is_read_from_digests():
     truth[:3] = 255
     assert "one more" in said_of_data({"0/label": np.where(truth == 255, 255, truth + 1)}, {"0/label": truth})
     assert "ignore" in said_of_data({"0/label": np.where(truth == 255, 0, truth)}, {"0/label": truth})
+
+
+# --- what the traces of a forward pass say --------------------------------------------------------------------------
+
+
+def trace(*names, **points):
+    return Trace({**{name: np.zeros(1) for name in names}, **points})
+
+
+def test_a_layer_that_runs_less_often_is_told():
+    missing = Finding("forward/fc@2", "missing")
+    said = runs.explain_missing(missing, (trace("fc", "fc@2"), trace("fc")))
+    assert said.startswith("fc runs 1 time in the port, the reference's 2")
+    assert runs.explain_missing(missing, (trace("fc"), trace("fc"))) == ""
+    assert runs.explain_missing(Finding("forward/fc", "fail"), (trace("fc", "fc@2"), trace("fc"))) == ""
+
+
+@pytest.mark.parametrize(
+    ("theirs", "ours", "said"),
+    [
+        (0.0, 1.0, "updated in training by the port, not by the reference"),
+        (1.0, 0.0, "updated in training by the reference, not by the port"),
+        (1.0, 2.0, ""),
+    ],
+)
+def test_a_statistic_that_moves_on_one_side_only_is_told(theirs, ours, said):
+    finding = Finding("forward_train/buffer/n.running_mean", "fail")
+    traces = tuple(Trace({"buffer/n.running_mean": np.full(2, value)}) for value in (theirs, ours))
+    found = runs.explain_buffer(finding, {"n.running_mean": np.zeros(2)}, traces)
+    assert said in found and bool(found) == bool(said)
+
+
+def test_a_buffer_that_is_a_parameter_is_told():
+    finding = Finding("forward_train/buffer/n.weight", "missing")
+    traces = (Trace({"buffer/n.weight": np.ones(2)}), Trace())
+    assert "n.weight is a buffer in the reference and a parameter in the port" in runs.explain_buffer(
+        finding, {"n.weight": np.ones(2)}, traces
+    )
+
+
+def sampled(grid, features=IMAGE):
+    return Pass(calls=[Call("grid_sample", "grid_sample", "head", 0, [features, grid], np.zeros(1))])
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (
+            lambda grid: grid[..., ::-1],
+            "grid_sample called by head gets (second tensor) has x and y exchanged",
+        ),
+        (lambda grid: grid / 2 + 0.5, "is 0.5 times the reference's +0.5"),
+        (lambda grid: grid[:, :3], "has shape (2, 3, 1, 2), reference (2, 5, 1, 2)"),
+        (lambda grid: grid**3, ""),
+    ],
+)
+def test_points_that_are_read_otherwise_are_told(change, said):
+    grid = RANDOM.uniform(-1, 1, (2, 5, 1, 2))
+    passes = glue.Glue(sampled(grid), sampled(change(grid)), {}, {})
+    found = glue.explain(Finding("forward/fc", "fail"), passes, [], None, None)
+    assert said in found and bool(found) == bool(said)
+
+
+# --- figures: each is computed here by its definition ---------------------------------------------------------------
+
+TP, FP, FN, SQ = (np.array(v) for v in ([3, 2, 5], [1, 0, 2], [1, 4, 0], [0.7, 0.8, 0.6]))
+PQ = SQ * TP / (TP + FP / 2 + FN / 2)
+IOU = np.array([0.5, 0.25, 1.0])
+OFFICIAL = {
+    "PQ": PQ,
+    "PQ all": np.array([PQ.mean(), SQ.mean(), (PQ / SQ).mean()]),
+    "TP": TP,
+    "FP": FP,
+    "FN": FN,
+    "IoU": IOU,
+    "mean IoU": np.array([IOU.mean()]),
+    "AP": np.array([0.1, 0.2]),
+    "AP50": np.array([0.3, 0.4]),
+}
+
+
+@pytest.mark.parametrize(
+    ("name", "changed", "said"),
+    [
+        ("AP", {"AP": OFFICIAL["AP50"]}, "AP is the official AP50"),
+        ("IoU", {"IoU": np.array([2 / 3, 0.4, 1.0])}, "Dice"),
+        ("mean IoU", {"mean IoU": np.array([0.4])}, "the classes' IoU agree"),
+        ("PQ", {"PQ": SQ * TP / (TP + FP + FN)}, "in full, the official one by half"),
+        ("PQ all", {"PQ all": OFFICIAL["PQ all"] * [0, 1, 1] + [SQ.mean() * (PQ / SQ).mean(), 0, 0]}, "product"),
+        ("IoU", {"IoU": np.array([0.4, 0.25, 0.9])}, "to be ignored"),
+        ("PQ", {"PQ": PQ * 0.9, "TP": TP - np.array([1, 0, 0]), "FN": FN + np.array([1, 0, 0])}, "-1 TP, +1 FN"),
+        ("mean AP", {}, "only one side has"),
+    ],
+)
+def test_what_is_wrong_with_a_figure_is_told(name, changed, said):
+    assert said in metrics.explain(name, {**OFFICIAL, **changed}, OFFICIAL)
+
+
+# --- losses ---------------------------------------------------------------------------------------------------------
+
+
+class OneLoss:
+    """A side with one loss term, -log of the probability of label 1 pixels that are not ignored."""
+
+    def __init__(self, ignore_index, *, says=True):
+        from parity.case import Side
+
+        class Loss:
+            def __init__(self):
+                if says:
+                    self.ignore_index = ignore_index
+
+        self.side = Side(model=lambda: None, losses=lambda targets: Loss())
+        self.hidden = ignore_index
+
+    def evaluate_losses(self, outputs, targets):
+        ignored = getattr(self.side.losses(targets), "ignore_index", self.hidden)
+        return Trace({"ce": np.array(outputs["x"][targets["label"] != ignored].sum())})
+
+
+def test_an_ignore_index_is_told_even_where_the_reference_has_no_such_setting():
+    outputs, targets = {"x": np.arange(4.0)}, {"label": np.array([0, 1, 255, 2])}
+    reference, port = OneLoss(255, says=False), OneLoss(0)
+    traces = tuple(side.evaluate_losses(outputs, targets) for side in (reference, port))
+    said = losses.explain(Finding("loss/ce", "fail"), reference, port, {"": (outputs, targets)}, traces)
+    assert "ignore_index 0, reference 255" in said
+
+
+class Mean:
+    """A side whose one loss term is a function of the output x."""
+
+    def __init__(self, function):
+        from parity.case import Side
+
+        self.side, self.function = Side(model=lambda: None, losses=lambda targets: object()), function
+
+    def evaluate_losses(self, outputs, targets):
+        return Trace({"l2": np.array(self.function(np.asarray(outputs["x"], np.float64)))})
+
+
+def said_of_mean(function):
+    outputs, targets = {"x": np.arange(1.0, 5.0)}, {"label": np.zeros((2, 2), np.int64)}
+    reference, port = Mean(lambda x: (x**2).mean()), Mean(function)
+    traces = tuple(side.evaluate_losses(outputs, targets) for side in (reference, port))
+    return losses.explain(Finding("loss/l2", "fail"), reference, port, {"": (outputs, targets)}, traces)
+
+
+def test_a_constant_factor_of_a_loss_is_told():
+    assert "l2 is 0.4 times the reference's, whatever it gets" in said_of_mean(lambda x: 0.4 * (x**2).mean())
+
+
+def test_one_number_is_not_taken_for_a_constant_factor():
+    assert "whatever it gets" not in said_of_mean(lambda x: np.abs(x).mean())
+
+
+# --- rounding -------------------------------------------------------------------------------------------------------
+
+
+def test_a_number_that_moves_with_its_inputs_last_bit_is_not_called_a_mistake():
+    x = np.array([1.0, 1.0 + 2.0**-26, 0.5])
+
+    def small_difference(inputs):
+        value = np.asarray(inputs[0], np.float64)
+        return np.array([value[1] - value[0]])  # 2^-26 of numbers that are known to 2^-53: to 7e-9
+
+    expected = small_difference([x])
+    said = conditioning.explain(Finding("forward/x", "fail", 3e-8), expected, small_difference, [x])
+    assert "moves by" in said and "last bit" in said
+
+
+def test_a_difference_that_rounding_does_not_explain_is_looked_into():
+    x = np.array([1.0, 2.0])
+    assert conditioning.explain(Finding("forward/x", "fail", 3e-8), x**2, lambda inputs: inputs[0] ** 2, [x]) == ""
+
+
+def test_a_large_difference_is_never_rounding():
+    found = conditioning.explain(
+        Finding("forward/x", "fail", 1e-3), np.ones(2), lambda inputs: np.zeros(2), [np.ones(2)]
+    )
+    assert found == ""

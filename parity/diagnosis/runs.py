@@ -1,0 +1,53 @@
+"""What the traces of a forward pass say by themselves: layers that run less often, statistics that move or stay."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from parity.compare import Finding
+from parity.traces import Trace
+
+
+def explain_missing(finding: Finding, traces: tuple[Trace, Trace]) -> str:
+    """Whether a point is missing because its layer runs less often; "" if that is not it.
+
+    Args:
+        finding: the first divergence.
+        traces: of the reference and of the port, under the port's names.
+    """
+    name = finding.point.partition("/")[2].partition("@")[0]
+    if finding.verdict != "missing" or "/" in name:
+        return ""
+    theirs, ours = (sum(point.partition("@")[0] == name for point in trace.points) for trace in traces)
+    if not ours or theirs == ours:
+        return ""
+    return (
+        f"{name} runs {ours} time{'s' * (ours > 1)} in the port, the reference's {theirs}: a loop or a branch differs"
+    )
+
+
+def explain_buffer(finding: Finding, initial: dict[str, np.ndarray], traces: tuple[Trace, Trace]) -> str:
+    """Whether a running statistic moves on one side only, or is none on one side; "" if that is not it.
+
+    Args:
+        finding: the first divergence; its point is `buffer/<name>`.
+        initial: the port's state before the pass, running statistics by torch's name.
+        traces: of the reference and of the port, under the port's names.
+    """
+    point = finding.point.partition("/")[2]
+    name = point.partition("/")[2]
+    theirs, ours = (trace.points.get(point) for trace in traces)
+    if ours is None and theirs is not None and name in initial:
+        return (
+            f"{name} is a buffer in the reference and a parameter in the port, which is trained there: the norm is"
+            " frozen in the reference"
+        )
+    before = initial.get(name)
+    if before is None or theirs is None or ours is None:
+        return ""
+    moved = [not np.array_equal(before, value) for value in (theirs, ours)]
+    if moved == [False, True]:
+        return f"{name} is updated in training by the port, not by the reference: there the norm is frozen"
+    if moved == [True, False]:
+        return f"{name} is updated in training by the reference, not by the port: there the norm is frozen"
+    return ""

@@ -1,0 +1,249 @@
+"""What the self-test is made of: answers kept on disk, the dealing of kinds to cases, the score."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from parity import Case, inputs
+from parity.faults import KINDS, command
+from parity.faults.dealing import Deal, family_of
+from parity.faults.memory import ON_DISK, RememberedSide, Spool
+from parity.faults.score import Outcome, Score
+from parity.traces import Trace
+
+LARGE = np.arange(ON_DISK // 8 + 1, dtype=np.float64).reshape(-1, 3)
+
+
+class Side:
+    """A side whose observations depend on how often it was asked since its weights were loaded."""
+
+    name = "reference"
+
+    def __init__(self):
+        self.state, self.made, self.dropout = 0, [], {"d": 0.5}
+
+    def load(self, state):
+        self.state = float(state["w"][0])
+
+    def end_training(self):
+        pass
+
+    def observe(self, inputs, targets):
+        self.made.append("observe")
+        self.state += 1
+        return Trace({"x": LARGE + self.state, "small": np.zeros(2)}, {"leaves": {"x": "Conv"}})
+
+    def parameters(self):
+        self.made.append("parameters")
+        return {"w": np.full(3, self.state)}
+
+
+def loaded(value=0.0):
+    side = Side()
+    remembered = RememberedSide(side)
+    state = {"w": np.array([value])}
+    remembered.load(state)
+    return side, remembered, state
+
+
+# --- answers on disk ------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("array", [LARGE, LARGE.T, LARGE[::2], LARGE.astype(np.int32), np.zeros((0, 3))])
+def test_arrays_come_back_from_disk_as_they_were(array):
+    spool = Spool()
+    got = spool.put({"value": array, "large": LARGE})()
+    assert got["value"].dtype == array.dtype and np.array_equal(got["value"], array)
+    assert np.array_equal(got["large"], LARGE)
+    spool.close()
+
+
+def test_what_is_done_to_an_answer_does_not_change_the_next():
+    spool = Spool()
+    get = spool.put({"large": LARGE})
+    first = get()
+    first["large"][:] = 0
+    first.pop("large")
+    assert np.array_equal(get()["large"], LARGE)
+    spool.close()
+
+
+def test_large_answers_are_in_files_that_are_removed():
+    spool = Spool()
+    folder = Path(spool._folder.name)
+    spool.put([LARGE])
+    spool.put([np.zeros(3)])
+    assert [path.stat().st_size >= LARGE.nbytes for path in folder.iterdir()] == [True]
+    spool.close()
+    assert not folder.exists()
+
+
+# --- a side that remembers ------------------------------------------------------------------------------------------
+
+
+def test_what_was_asked_before_in_the_same_state_is_not_computed_again():
+    side, remembered, state = loaded()
+    first = [remembered.observe([LARGE], {}).points["x"] for _ in range(2)]
+    remembered.load(state)
+    again = [remembered.observe([LARGE], {}).points["x"] for _ in range(2)]
+    assert side.made == ["observe", "observe"]
+    assert all(np.array_equal(one, other) for one, other in zip(first, again))
+    assert not np.array_equal(first[0], first[1])
+
+
+def test_something_new_is_asked_after_all_that_was_asked_before():
+    side, remembered, state = loaded()
+    remembered.observe([], {})
+    remembered.load(state)
+    remembered.observe([], {})  # from memory
+    assert remembered.parameters()["w"].tolist() == [1.0, 1.0, 1.0]
+    assert side.made == ["observe", "observe", "parameters"]
+
+
+def test_who_takes_an_answer_apart_spoils_it_for_nobody():
+    side, remembered, _ = loaded()
+    remembered.parameters().pop("w")
+    assert list(remembered.parameters()) == ["w"] and side.made == ["parameters"]
+
+
+def test_other_weights_are_another_state():
+    _, remembered, _ = loaded()
+    remembered.parameters()
+    remembered.load({"w": np.array([5.0])})
+    assert remembered.parameters()["w"][0] == 5.0
+
+
+def test_a_recalled_experiment_leaves_no_trace_in_the_side():
+    _, remembered, _ = loaded()
+
+    def spoil(real):
+        real.state = 100.0
+        return real.state
+
+    assert [remembered.recall("spoil", [], spoil) for _ in range(2)] == [100.0, 100.0]
+    assert remembered.parameters()["w"][0] == 0.0
+
+
+def test_settings_that_no_call_changes_are_read_without_replaying():
+    side, remembered, state = loaded()
+    remembered.observe([], {})
+    remembered.load(state)
+    remembered.observe([], {})
+    assert remembered.dropout == {"d": 0.5} and side.made == ["observe"]
+
+
+# --- which kind goes where ------------------------------------------------------------------------------------------
+
+
+def case(name):
+    return Case(name=name, reference=lambda: None, port=lambda: None, inputs={"image": inputs.image(1)})
+
+
+def dealt(cases, kinds, possible, *, spread, seed=0, useless=()):
+    """(case, kinds planted) of each visit; `useless` are (case, kind) where nothing changes a number."""
+    deal = Deal(cases, kinds, seed, spread=spread)
+    visits = []
+    for visited, _ in deal:
+        given = deal.given(visited, [kind for kind in kinds if kind in possible[visited.name]])
+        visits.append((visited.name, given))
+        for kind in given:
+            deal.counted(visited, kind, int((visited.name, kind) not in useless))
+    return visits, deal
+
+
+FAMILY = [case("one"), case("two"), case("three")]
+MANY = [f"kind{i}" for i in range(40)]
+
+
+@pytest.fixture
+def one_family(monkeypatch):
+    monkeypatch.setattr("parity.faults.dealing.family_of", lambda case: "family")
+
+
+def test_every_case_gets_every_kind_by_default():
+    visits, deal = dealt(FAMILY, ["a", "b"], {c.name: ["a", "b"] for c in FAMILY}, spread=False)
+    assert visits == [("one", ["a", "b"]), ("two", ["a", "b"]), ("three", ["a", "b"])]
+    assert deal.elsewhere() == {}
+
+
+def test_spread_plants_each_kind_once_in_a_family_and_every_case_gets_some(one_family):
+    visits, deal = dealt(FAMILY, MANY, {c.name: MANY for c in FAMILY}, spread=True)
+    planted = [kind for _, kinds in visits for kind in kinds]
+    assert sorted(planted) == sorted(MANY) and all(len(kinds) > 3 for _, kinds in visits)
+    assert sum(len(kinds) for kinds in deal.elsewhere().values()) == 2 * len(MANY)
+
+
+def test_another_seed_spreads_otherwise(one_family):
+    one, other = (dealt(FAMILY, MANY, {c.name: MANY for c in FAMILY}, spread=True, seed=s)[0] for s in (0, 1))
+    assert one != other
+
+
+def test_spread_finds_the_only_case_that_has_a_place(one_family):
+    for only in ("one", "two", "three"):
+        possible = {c.name: MANY if c.name == only else [] for c in FAMILY}
+        visits, _ = dealt(FAMILY, MANY, possible, spread=True)
+        assert sorted(kind for name, kinds in visits for kind in kinds if name == only) == sorted(MANY)
+        assert all(not kinds for name, kinds in visits if name != only)
+
+
+def test_a_kind_that_changes_nothing_in_one_case_goes_to_another(one_family):
+    useless = {("one", kind) for kind in MANY} | {("two", kind) for kind in MANY}
+    visits, _ = dealt(FAMILY, MANY, {c.name: MANY for c in FAMILY}, spread=True, useless=useless)
+    assert sorted(kind for name, kinds in visits for kind in kinds if name == "three") == sorted(MANY)
+
+
+def test_spread_ends_where_a_case_cannot_be_used(one_family):
+    deal = Deal(FAMILY, MANY, 0, spread=True)
+    for visited, _ in deal:
+        deal.give_up(visited)
+    assert deal.elsewhere() == {}
+
+
+def test_a_family_is_the_file_that_a_case_is_from():
+    from parity import cases
+
+    families = {name: family_of(found) for name, found in cases.load().items()}
+    assert families["stdc1"] == families["stdc2"] == "stdc"
+    assert families["pointrend_r50"] == families["semantic_fpn_r50"] != families["stdc1"]
+    assert family_of(case("of my own")) == "of my own"
+
+
+# --- the score ------------------------------------------------------------------------------------------------------
+
+
+def test_the_score_of_each_case_is_counted_apart():
+    outcomes = [
+        Outcome("one", 0, "relu6", "x", "caught", True, True, seconds=2.0),
+        Outcome("one", 0, "relu6", "y", "missed"),
+        Outcome("two", 0, "relu6", "x", "equivalent"),
+    ]
+    rows = Score(outcomes, alarms=["two, seed 0: x"], impossible={"one": ["frozen"]}).by_case()
+    assert rows["one"] == {
+        "caught": 1,
+        "localised": 1,
+        "explained": 1,
+        "count": 2,
+        "equivalent": 0,
+        "not planted": 0,
+        "alarms": 0,
+        "impossible": 1,
+        "seconds": 2.0,
+    }
+    assert rows["two"]["count"] == 0 and rows["two"]["alarms"] == 1
+
+
+def test_a_kind_that_no_case_can_express_says_what_it_would_take():
+    score = Score(impossible={"one": ["ema-decay", "relu6"]})
+    said = command.lines(score)
+    assert any(line.startswith("no case can express ema-decay") and KINDS["ema-decay"].needs in line for line in said)
+    assert any(line.endswith("no place for 1 of " + f"{len(KINDS)} kinds: relu6") for line in said)
+
+
+def test_kinds_planted_elsewhere_are_listed():
+    assert any(
+        "one: 2 kinds were planted in another case" in line
+        for line in command.lines(Score(elsewhere={"one": ["a", "b"]}))
+    )
