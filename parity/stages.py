@@ -181,11 +181,11 @@ def _run_stages(result: CaseResult, wanted: Sequence[str], say: Callable[[str], 
 def memory_needed(case: Case) -> float:
     """About how many bytes a run of all stages takes; 0 where nobody recorded the model's size.
 
-    Measured on 13 cases. At its most, in `step`, the parameters are there about 20 times: both sides hold them, their
+    Measured on 13 cases. At its most, in `step`, the parameters are there about 15 times: both sides hold them, their
     gradients, the optimizer's moments, and what is compared of all of these.
     """
     count = recorded_parameters(case)
-    return 2.5e9 + 8.0 * 20 * count if count else 0.0
+    return 2.5e9 + 8.0 * 15 * count if count else 0.0
 
 
 def give_back_memory() -> None:
