@@ -47,7 +47,7 @@ class ChainResult:
         return {**self.__dict__, "worst": self.worst if np.isfinite(self.worst) else None}
 
 
-def replay(side: Any, case: Case, run: Run, *, stand_in: Callable[[np.ndarray], Any] = lambda value: value) -> Trace:
+def replay(side: Any, case: Case, run: Run, *, stand_in: Callable[[np.ndarray], Any] = np.array) -> Trace:
     """Everything that is recorded of one run, in one trace.
 
     Args:
@@ -68,7 +68,7 @@ def replay(side: Any, case: Case, run: Run, *, stand_in: Callable[[np.ndarray], 
     trace = Trace(meta={"scales": {}})
 
     def add(name: str, value: Any) -> None:
-        trace.add(name, stand_in(np.asarray(value)))
+        trace.add(name, stand_in(np.asarray(value)))  # at once: the next step changes the array
 
     def keep(stage: str, part: Trace) -> None:
         trace.meta["scales"].update({f"{stage}/gradient/{name}": s for name, s in part.meta.get("sums", {}).items()})
@@ -121,8 +121,9 @@ def _replay_steps(
             add(f"step/{step + 1}/learning_rate/{name}", np.float64(rate))
         last = scales.advance(facts)
     last = {n: scale_digest(scale) if n.endswith(".moment2") else scale for n, scale in last.items()}
-    for kind, values in (("optimizer", side.optimizer_state), ("parameter", side.parameters), ("buffer", side.buffers)):
-        for name, value in values().items():
+    found = {"optimizer": side.optimizer_state(copy=False), "parameter": side.parameters(copy=False)}
+    for kind, values in {**found, "buffer": side.buffers()}.items():
+        for name, value in values.items():
             add(f"step/{kind}/{name}", value)
     return {f"step/{name}": scale for name, scale in last.items() if not name.startswith("update/")}
 

@@ -58,6 +58,7 @@ class CaseResult:
         if self.bench is not None:
             self.bench.close()
             self.bench = None
+        gc.collect()
         give_back_memory()
 
     @property
@@ -190,7 +191,6 @@ def memory_needed(case: Case) -> float:
 
 def give_back_memory() -> None:
     """Returns what is free to the system: the C library keeps gigabytes that other processes could use."""
-    gc.collect()
     trim = getattr(ctypes.CDLL(None), "malloc_trim", None) if os.name == "posix" else None  # glibc has it
     if trim is not None:
         trim(0)

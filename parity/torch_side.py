@@ -131,9 +131,9 @@ class TorchSide(ModelSide):
             if name in kept and not name.endswith("num_batches_tracked")
         }
 
-    def parameters(self) -> dict[str, np.ndarray]:
-        """Parameters of the model, and of the losses while training, by name."""
-        return {name: to_numpy(parameter) for name, parameter in self._named_parameters().items()}
+    def parameters(self, *, copy: bool = True) -> dict[str, np.ndarray]:
+        """Parameters of the model, and of the losses while training, by name; without `copy`, a step changes them."""
+        return {name: _read(parameter, copy) for name, parameter in self._named_parameters().items()}
 
     def module_types(self) -> dict[str, str]:
         """Leaf module path -> class name."""
@@ -222,14 +222,14 @@ class TorchSide(ModelSide):
         groups = self._training[2].param_groups
         return {names[id(p)]: float(group["lr"]) for group in groups for p in group["params"]}
 
-    def optimizer_state(self) -> dict[str, np.ndarray]:
-        """Accumulators, `<parameter>.<accumulator>`, in Paddle's words."""
+    def optimizer_state(self, *, copy: bool = True) -> dict[str, np.ndarray]:
+        """Accumulators, `<parameter>.<accumulator>`, in Paddle's words; without `copy`, a step changes them."""
         names = {id(parameter): name for name, parameter in self._named_parameters().items()}
         state = {}
         for parameter, values in self._training[2].state.items():
             for key, value in values.items():
                 if key in ACCUMULATORS and value is not None:
-                    state[f"{names[id(parameter)]}.{ACCUMULATORS[key]}"] = to_numpy(value)
+                    state[f"{names[id(parameter)]}.{ACCUMULATORS[key]}"] = _read(value, copy)
         return state
 
     def attributes(self, path: str) -> dict[str, Any]:
@@ -344,6 +344,10 @@ class TorchSide(ModelSide):
             trace.add(f"gradient/{name}", parameters[name])
         for index, tensor in enumerate(inputs):
             trace.add(f"gradient/input.{index}", self._gradient(tensor))
+
+
+def _read(tensor: torch.Tensor, copy: bool) -> np.ndarray:
+    return to_numpy(tensor) if copy else tensor.detach().numpy()
 
 
 def _shared(value: np.ndarray) -> torch.Tensor:

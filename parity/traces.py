@@ -69,9 +69,10 @@ def digest(array: np.ndarray) -> np.ndarray:
     if flat.size == 0:
         return np.zeros(3)
     with np.errstate(invalid="ignore", over="ignore"):
-        rms = np.sqrt(np.mean(flat * flat))
-        projection = np.sum(_weights(flat.size) * flat) / np.sqrt(flat.size)
-        return np.concatenate([[rms, np.max(np.abs(flat)), projection], flat[sample_index(flat.size)]])
+        rms = np.sqrt(np.dot(flat, flat) / flat.size)
+        projection = np.dot(_weights(flat.size), flat) / np.sqrt(flat.size)
+        largest = max(flat.max(), -flat.min())
+        return np.concatenate([[rms, largest, projection], flat[sample_index(flat.size)]])
 
 
 def sample_index(size: int) -> np.ndarray:
