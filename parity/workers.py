@@ -106,7 +106,7 @@ class Pool:
         Args:
             names: of the pieces.
             needs: about how many bytes of memory each takes; pieces that together need more than there is wait for
-                each other, and smaller ones go first.
+                each other; else the larger go first.
             memory: bytes that there are.
             progress: called with (name, stage), and with (name, "") at the end of each.
             died: (number, stage, message) -> what stands for the result of a piece whose worker died.
@@ -115,7 +115,9 @@ class Pool:
             ParityError: that a piece raised; the others are given up.
         """
         results: dict[int, Any] = {}
-        waiting = _Waiting(list(range(len(names))), needs or [0.0] * len(names), memory)
+        needs = needs or [0.0] * len(names)
+        order = sorted(range(len(names)), key=lambda index: -needs[index])  # what is large takes long: not at the end
+        waiting = _Waiting(order, needs, memory)
         for worker in self._workers:
             waiting.start(worker)
         while len(results) < len(names):
