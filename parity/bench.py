@@ -65,7 +65,7 @@ class Bench:
         self._batches: dict[int, tuple[list[np.ndarray], dict[str, np.ndarray]]] = {}
         self.plan: Plan | None = None
         self.traces: dict[tuple[str, str], Trace] = {}
-        self._going: list[Iterator[Trace]] = []  # both sides' training after the `step` stage, if it can go on
+        self._going: list[tuple[Trace, Iterator[Trace]]] = []  # losses so far and what is to come, if `step` can go on
 
     def _sides(self, dtype: str) -> tuple[Any, Any]:
         def build_reference() -> Any:
@@ -273,15 +273,15 @@ class Bench:
                 break
         for side, traces in zip(sides, kept):
             self.traces[side.name, "step"] = merged(traces)
-        self._going = training if goes_on and result.passed else []
+        if goes_on and result.passed:
+            losses = [merged(traces).only("loss") for traces in kept]
+            self._going = list(zip(losses, training))
         return result
 
     def _trajectory(self) -> StageResult:
         """The losses of a short run; where it goes on from the `step` stage, its first steps are those."""
-        for side, training in zip((self.reference, self.port), self._going):
-            done = self.traces[side.name, "step"].points.items()
-            losses = {name: value for name, value in done if name.partition("/")[2].startswith("loss/")}
-            self.traces[side.name, "trajectory"] = merged([Trace(losses, {"scales": {}}), *training])
+        for side, (done, training) in zip((self.reference, self.port), self._going):
+            self.traces[side.name, "trajectory"] = merged([done, *training])
         if not self._going:
             self._restore()
             for side in (self.reference, self.port):

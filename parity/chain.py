@@ -171,7 +171,7 @@ def verify(case: Case, *, recordings: Path = RECORDINGS) -> ChainResult:
     for name, run in reversed(recording.runs.items()):  # last those with the stages' weights
         if run.dtype != "float64" or name == DATA_RUN:
             continue
-        trace = replay(side, case, run, stand_in=lambda value: (value.shape, digest(value)))
+        trace = replay(side, case, run, stand_in=digested)
         side.end_training()
         difference = _compare(trace, run)
         if isinstance(difference, str):
@@ -180,6 +180,11 @@ def verify(case: Case, *, recordings: Path = RECORDINGS) -> ChainResult:
     sizes = [run.size for name, run in recording.runs.items() if run.dtype == "float64" and name != DATA_RUN]
     runs = ", ".join(f"{height}x{width}" for height, width in sizes)
     return ChainResult("verified", case.upstream, f"{points} points at {runs}", float(worst), points)
+
+
+def digested(value: np.ndarray) -> tuple[tuple[int, ...], np.ndarray]:
+    """Shape and digest of an array, as a recording holds them."""
+    return value.shape, digest(value)
 
 
 def _compare(trace: Trace, run: Run) -> float | str:

@@ -44,6 +44,11 @@ class Trace:
             name = f"{name}@{repeat}"
         self.points[name] = array
 
+    def only(self, kind: str) -> Trace:
+        """The points `<step>/<kind>/<name>` of it."""
+        found = {name: value for name, value in self.points.items() if name.split("/")[1:2] == [kind]}
+        return Trace(found, dict(self.meta))
+
     @property
     def nbytes(self) -> int:
         """Of all arrays."""

@@ -263,7 +263,7 @@ CASES = (
         step=Schedule(steps=1, start=600, iters=90000, warmup_iters=1000),
         trajectory=Schedule(steps=3, start=600, iters=90000, warmup_iters=1000),
         upstream=BOWENC,
-        extra_sizes=((305, 17),),
+        extra_sizes=((305, 17), (33, 305)),  # smaller, a last bit of the input moves its gradients by 1e-8
     ),
     Case(
         name="deeplabv3p_r103",
