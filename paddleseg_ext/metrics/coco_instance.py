@@ -25,8 +25,8 @@ from rich.table import Table
 
 from paddleseg_ext.errors import DataError
 from paddleseg_ext.metrics.by_image import ByImage
-from paddleseg_ext.metrics.figures import or_none, percent, shown
-from paddleseg_ext.metrics.instance import InstanceMask
+from paddleseg_ext.metrics.figures import or_none, shown
+from paddleseg_ext.metrics.instance import InstanceMask, table_of
 from paddleseg_ext.metrics.runs import PairTable, pair_table, total
 from paddleseg_ext.metrics.segments import Category, Segment, check_predicted, check_segments
 
@@ -109,15 +109,7 @@ class CocoInstanceResult:
 
     def table(self) -> Table:
         """The figures by class name, in per cent, for the console."""
-        table = Table()
-        table.add_column("class")
-        for column in ("AP", "AP50", "objects"):
-            table.add_column(column, justify="right")
-        for k, category in enumerate(self.categories):
-            table.add_row(category.name, percent(self.ap[k]), percent(self.ap50[k]), str(self.num_objects[k]))
-        table.add_section()
-        table.add_row("mean", percent(self.mean_ap), percent(self.mean_ap50), str(sum(self.num_objects)))
-        return table
+        return table_of(self)
 
 
 class _Objects(NamedTuple):

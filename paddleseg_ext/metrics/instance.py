@@ -108,15 +108,20 @@ class InstanceResult:
 
     def table(self) -> Table:
         """The figures by class name, in per cent, for the console."""
-        table = Table()
-        table.add_column("class")
-        for column in ("AP", "AP50", "objects"):
-            table.add_column(column, justify="right")
-        for k, category in enumerate(self.categories):
-            table.add_row(category.name, percent(self.ap[k]), percent(self.ap50[k]), str(self.num_objects[k]))
-        table.add_section()
-        table.add_row("mean", percent(self.mean_ap), percent(self.mean_ap50), str(sum(self.num_objects)))
-        return table
+        return table_of(self)
+
+
+def table_of(result: Any) -> Table:
+    """AP by class name, in per cent, for the console; of results that have `ap`, `ap50` and their means."""
+    table = Table()
+    table.add_column("class")
+    for column in ("AP", "AP50", "objects"):
+        table.add_column(column, justify="right")
+    for k, category in enumerate(result.categories):
+        table.add_row(category.name, percent(result.ap[k]), percent(result.ap50[k]), str(result.num_objects[k]))
+    table.add_section()
+    table.add_row("mean", percent(result.mean_ap), percent(result.mean_ap50), str(sum(result.num_objects)))
+    return table
 
 
 class _Image(NamedTuple):
