@@ -49,11 +49,19 @@ class PaddleSide(ModelSide):
         self.model.to(dtype=dtype)
         self._training: tuple[Any, Any, Any] | None = None
         self._iteration = 0
+        self._unloaded: dict[str, np.ndarray] = {}
 
     def cast(self, dtype: str) -> None:
-        """Computes in "float64" or "float32" from here on; `load` comes next."""
+        """As `TorchSide.cast`."""
+        loaded, buffers = self.model.state_dict(), dict(self.model.named_buffers())
+        if self.dtype == "float64":
+            self._unloaded = {name: value.numpy() for name, value in buffers.items() if name not in loaded}
         self.dtype = dtype
         self.model.to(dtype=dtype)
+        if dtype == "float64":
+            for name, value in self.model.named_buffers():
+                if name in self._unloaded:
+                    value.set_value(self._unloaded[name])
 
     def versions(self) -> dict[str, str]:
         """Package versions that the numbers depend on."""

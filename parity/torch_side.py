@@ -64,11 +64,22 @@ class TorchSide(ModelSide):
         if match_paddle:
             _round_attributes(self.model)
         self._training: tuple[Any, Any, Any] | None = None
+        self._unloaded: dict[str, torch.Tensor] = {}
 
     def cast(self, dtype: str) -> None:
-        """Computes in "float64" or "float32" from here on; `load` comes next."""
+        """Computes in "float64" or "float32" from here on; `load` comes next.
+
+        Buffers that are in no state dict come back from float32 with all the digits that they had.
+        """
+        loaded, buffers = self.model.state_dict(), dict(self.model.named_buffers())
+        if self.dtype == torch.float64:
+            self._unloaded = {name: value.clone() for name, value in buffers.items() if name not in loaded}
         self.dtype = _DTYPES[dtype]
         self.model.to(self.dtype)
+        if self.dtype == torch.float64:
+            for name, value in self.model.named_buffers():
+                if name in self._unloaded:
+                    value.copy_(self._unloaded[name])
 
     def versions(self) -> dict[str, str]:
         """Package versions that the numbers depend on."""
