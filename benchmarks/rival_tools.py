@@ -70,7 +70,7 @@ class Pair:
                         own[name].set_value(value.astype(own[name].numpy().dtype))
 
         self.bench = Bench(case, seed=seed)
-        self.reference = self.bench.reference = TorchSide(case.reference, dtype="float32", match_paddle=False)
+        self.reference = self.bench.reference = TorchSide(case.reference, dtype="float32")
         self.port = self.bench.port = LooseSide(case.port, dtype="float32")
         self.bench.run_stage("weights")
         self.state = self.bench.plan.forward(self.bench.initial)

@@ -13,7 +13,7 @@ import numpy as np
 
 from parity import diagnose, fill, official
 from parity.case import CALIBRATION, Case
-from parity.chain import recorded_data
+from parity.chain import Replay, digested, recorded_data
 from parity.compare import Finding, StageResult, compare, numerics
 from parity.errors import CaseError, SideError, WeightsError
 from parity.isolation import RemoteSide
@@ -66,6 +66,12 @@ class Bench:
         self.plan: Plan | None = None
         self.traces: dict[tuple[str, str], Trace] = {}
         self._going: list[tuple[Trace, Iterator[Trace]]] = []  # losses so far and what is to come, if `step` can go on
+        self.replay: Replay | None = None
+
+    def keep_for_chain(self) -> None:
+        """From here on, `replay` gathers what upstream's recording may hold of the reference."""
+        if (self.seed, self.size, self.weights[:9], self.given_inputs) == (0, tuple(self.case.size), "generated", {}):
+            self.replay = Replay(self.size, self.seed, digested, self.initial)
 
     def _sides(self, dtype: str) -> tuple[Any, Any]:
         def build_reference() -> Any:
@@ -131,8 +137,6 @@ class Bench:
         except Exception as error:
             raise SideError(f"calibrating the reference raised {type(error).__name__}: {error}") from error
         self.weights = "generated, statistics calibrated"
-        state = self.reference.state()  # rounded, so that the float32 report starts from the same weights
-        self.reference.load({n: v.astype(np.float32) if v.dtype.kind == "f" else v for n, v in state.items()})
 
     def _restore(self) -> None:
         self._going = []
@@ -188,7 +192,17 @@ class Bench:
         self._restore()
         inputs, targets = self.batch()
         for side in (self.reference, self.port):
-            self.traces[side.name, "forward"] = side.observe(inputs, targets, train=False, backward=False)
+            trace = self.traces[side.name, "forward"] = side.observe(inputs, targets, train=False, backward=False)
+            if side is self.reference:
+                self._keep("observed", "forward", trace)
+
+    def _keep(self, kind: str, *arguments: Any) -> None:
+        """Hands something that the reference computed to the replay, if there is one; a crash ends it."""
+        if self.replay is not None:
+            try:
+                getattr(self.replay, kind)(*arguments)
+            except SideError:
+                self.replay = None
 
     def _train_traces(self) -> None:
         """One pass in training mode, with gradients if the case has losses; split into two stages' traces."""
@@ -200,6 +214,9 @@ class Bench:
         for side in (self.reference, self.port):
             before = side.buffers()
             trace = side.observe(inputs, targets, train=True, backward=backward)
+            if side is self.reference:
+                self._keep("observed", "train", trace)
+                self._keep("buffers", "train", side.buffers())
             self._split(side, trace, before)
 
     def _split(self, side: Any, trace: Trace, before: Mapping[str, np.ndarray]) -> None:
@@ -243,6 +260,8 @@ class Bench:
             whole = self.traces[side.name, "loss"] = Trace()
             for prefix, (values, labels) in probes.items():
                 trace = side.evaluate_losses(values, labels)
+                if prefix and side is self.reference:
+                    self._keep("observed", f"loss/{prefix[:-1]}", trace)
                 whole.meta.update(trace.meta)
                 whole.points.update({prefix + name: value for name, value in trace.points.items()})
 
@@ -252,23 +271,27 @@ class Bench:
         sides, case = (self.reference, self.port), self.case
         goes_on = case.why_not("trajectory") is None and case.trajectory.follows(case.step)
         schedule = case.trajectory if goes_on else case.step
-        training = [steps(side, schedule, self.batch, whole=case.step.steps) for side in sides]
+        training = [
+            steps(side, schedule, self.batch, whole=case.step.steps, replay=self.replay if side is sides[0] else None)
+            for side in sides
+        ]
         result = StageResult("step")
         kept: tuple[list[Trace], list[Trace]] = ([], [])
         for index, parts in enumerate(islice(zip_longest(*training), case.step.steps)):
             parts = [Trace(meta={"scales": {}}) if part is None else part for part in parts]
             if index == 0:
                 for side, part in zip(sides, parts):
-                    for iteration, rate in side.schedule(case.schedule_iterations(), case.step).items():
+                    rates = side.schedule(case.schedule_iterations(), case.step)
+                    for iteration, rate in rates.items():
                         part.add(f"schedule/{iteration}", np.float64(rate))
+                    if side is self.reference:
+                        self._keep("schedule", rates)
             compared = self._compare("step", *parts)
             result.findings += compared.findings
             result.crash = result.crash or compared.crash
             large = parts[0].nbytes > LARGE
-            if large and compared.first is None:
-                parts = [part.without_arrays() for part in parts]
-            for traces, part in zip(kept, parts):
-                traces.append(part)
+            for traces, part in zip(kept, parts):  # the next step changes their arrays
+                traces.append(part.without_arrays() if large and compared.first is None else part.copied())
             if large and compared.first is not None:
                 break
         for side, traces in zip(sides, kept):
@@ -395,7 +418,7 @@ class Bench:
         """The bench with both sides in float32, and without traces; within the context, only it may be used."""
         single = type(self).__new__(type(self))
         single.__dict__.update(self.__dict__)
-        single.traces = {}
+        single.traces, single.replay = {}, None
         single.reference, single.port = self._lowered()
         try:
             yield single

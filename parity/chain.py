@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Callable
@@ -47,56 +47,133 @@ class ChainResult:
         return {**self.__dict__, "worst": self.worst if np.isfinite(self.worst) else None}
 
 
-def replay(side: Any, case: Case, run: Run, *, stand_in: Callable[[np.ndarray], Any] = np.array) -> Trace:
-    """Everything that is recorded of one run, in one trace.
+class Replay:
+    """What one torch model computes, gathered under the names of a recording.
 
     Args:
-        side: a TorchSide of upstream's model or of the reference.
-        case: gives inputs, probes and the schedule.
-        run: size, seed and dtype.
+        size: (H, W) of the inputs.
+        seed: of the inputs.
         stand_in: array -> what the trace holds in its place, so that not all of them have to be there at a time.
+        weights: that the model starts from.
 
-    Raises:
-        SideError: if the model or its losses raise.
+    Attributes:
+        trace: the points; `meta["scales"]` holds what rounding leaves open of some, see `policy`.
     """
-    inputs, targets = case.split(case.batch(run.seed, 0, run.size))
-    state = fill.state(side.shapes(), run.seed)
-    if case.calibrate:
-        side.load(state)
-        side.calibrate(case.split(case.batch(run.seed, CALIBRATION, run.size))[0])
-        state = side.state()
-    trace = Trace(meta={"scales": {}})
 
-    def add(name: str, value: Any) -> None:
-        trace.add(name, stand_in(np.asarray(value)))  # at once: the next step changes the array
+    def __init__(
+        self,
+        size: Sequence[int],
+        seed: int,
+        stand_in: Callable[[np.ndarray], Any],
+        weights: Mapping[str, np.ndarray],
+    ) -> None:
+        self.size, self.seed, self.weights = tuple(size), seed, weights
+        self.trace = Trace(meta={"scales": {}})
+        self._stand_in = stand_in
 
-    def keep(stage: str, part: Trace) -> None:
-        trace.meta["scales"].update({f"{stage}/gradient/{name}": s for name, s in part.meta.get("sums", {}).items()})
+    def add(self, name: str, value: Any) -> None:
+        """Adds a point, at once: what comes next may change the array."""
+        self.trace.points[name] = self._stand_in(np.asarray(value))
+
+    def observed(self, stage: str, part: Trace) -> None:
+        """Adds what `observe` or `evaluate_losses` returned.
+
+        Raises:
+            SideError: if the model or its losses raised.
+        """
+        sums = part.meta.get("sums", {})
+        self.trace.meta["scales"].update({f"{stage}/gradient/{name}": scale for name, scale in sums.items()})
         if "crash" in part.meta:
             raise SideError(f"{stage} raised {part.meta['crash']}")
         leaves = part.meta.get("leaves")
         for name, value in part.points.items():
             if leaves is None or "/" in name or name.partition("@")[0] in leaves:  # containers are nobody's contract
-                add(f"{stage}/{name}", value)
+                self.add(f"{stage}/{name}", value)
 
-    side.load(state)
-    keep("forward", side.observe(inputs, targets, train=False, backward=False))
+    def buffers(self, stage: str, buffers: Mapping[str, np.ndarray]) -> None:
+        """Adds running statistics as `stage` left them."""
+        for name, value in buffers.items():
+            self.add(f"{stage}/buffer/{name}", value)
+
+    def schedule(self, rates: Mapping[int, float]) -> None:
+        """Adds the schedule's rates at some iterations."""
+        for iteration, rate in rates.items():
+            self.add(f"step/schedule/{iteration}", np.float64(rate))
+
+    def step(self, number: int, terms: Mapping[str, np.ndarray], rates: Mapping[str, float]) -> None:
+        """Adds the loss terms and rates of an optimizer step, counted from 1."""
+        for name, value in terms.items():
+            self.add(f"step/{number}/loss/{name}", value)
+        for name, rate in rates.items():
+            self.add(f"step/{number}/learning_rate/{name}", np.float64(rate))
+
+    def trained(self, side: Any, scales: Mapping[str, Scale]) -> None:
+        """Adds what the last step left behind; `scales` are those of that step, by `training.Scales`."""
+        for name, value in side.optimizer_state(copy=False).items():
+            self.add(f"step/optimizer/{name}", value)
+        for name, value in side.parameters(copy=False).items():
+            self.add(f"step/parameter/{name}", value)
+        self.buffers("step", side.buffers())
+        for name, scale in scales.items():
+            if not name.startswith("update/"):
+                digested = scale_digest(scale) if name.endswith(".moment2") else scale
+                self.trace.meta["scales"][f"step/{name}"] = digested
+
+    def holds(self, run: Run) -> bool:
+        """Whether it is of this run, and has all its points."""
+        return (self.size, self.seed) == (run.size, run.seed) and run.points.keys() <= self.trace.points.keys()
+
+
+def starting_weights(side: Any, case: Case) -> dict[str, np.ndarray]:
+    """What a side starts from in every recorded run: generated with seed 0, statistics calibrated if the case asks."""
+    side.load(fill.state(side.shapes(), 0))
+    if case.calibrate:
+        side.calibrate(case.split(case.batch(0, CALIBRATION, case.size))[0])
+    return side.state()
+
+
+def replay(
+    side: Any,
+    case: Case,
+    run: Run,
+    *,
+    weights: Mapping[str, np.ndarray] | None = None,
+    stand_in: Callable[[np.ndarray], Any] = np.array,
+) -> Trace:
+    """Everything that is recorded of one run, in one trace.
+
+    A run at the case's own size has optimizer steps; another size shows what depends on the size, as steps do not.
+
+    Args:
+        side: a TorchSide of upstream's model or of the reference.
+        case: gives inputs, probes and the schedule.
+        run: size and seed of the inputs, and the dtype.
+        weights: to start from; by default `starting_weights`.
+        stand_in: as in `Replay`.
+
+    Raises:
+        SideError: if the model or its losses raise.
+    """
+    inputs, targets = case.split(case.batch(run.seed, 0, run.size))
+    weights = starting_weights(side, case) if weights is None else weights
+    found = Replay(run.size, run.seed, stand_in, weights)
+    side.load(weights)
+    found.observed("forward", side.observe(inputs, targets, train=False, backward=False))
     if case.why_not("gradients") is None:
-        side.load(state)
+        side.load(weights)
         observed = side.observe(inputs, targets, train=True, backward=True)
-        keep("train", observed)
-        for name, value in side.buffers().items():
-            add(f"train/buffer/{name}", value)
+        found.observed("train", observed)
+        found.buffers("train", side.buffers())
         for name, probe in (case.probes(run.seed, run.size) if case.probes else {}).items():
-            keep(f"loss/{name}", side.evaluate_losses(probe.outputs, probe.targets))
-    if case.why_not("step") is None:
+            found.observed(f"loss/{name}", side.evaluate_losses(probe.outputs, probe.targets))
+    if case.why_not("step") is None and tuple(run.size) == tuple(case.size):
         terms = Trace({n: v for n, v in observed.points.items() if n.startswith("term/")}, observed.meta)
         del observed  # its arrays are large
         if side.losses_learn(targets):
-            side.load(state)
+            side.load(weights)
             terms = None
-        trace.meta["scales"].update(_replay_steps(side, case, run, terms, targets, add))
-    return trace
+        _replay_steps(side, case, run, terms, targets, found)
+    return found.trace
 
 
 def _replay_steps(
@@ -105,27 +182,18 @@ def _replay_steps(
     run: Run,
     observed: Trace | None,
     targets: Mapping[str, np.ndarray],
-    add: Callable[[str, Any], None],
-) -> dict[str, Scale]:
-    """Steps, the first with the gradients of what was observed, if given; returns scales by point."""
-    for iteration, rate in side.schedule(case.schedule_iterations(), case.step).items():
-        add(f"step/schedule/{iteration}", np.float64(rate))
+    found: Replay,
+) -> None:
+    """Steps, the first with the gradients of what was observed, if given."""
+    found.schedule(side.schedule(case.schedule_iterations(), case.step))
     side.start_training(case.step, targets)
-    scales, last = Scales(), {}
+    scales = Scales()
     for step in range(case.step.steps):
         batch = case.split(case.batch(run.seed, step, run.size))
         terms, facts = side.train_step(*batch, after=observed if step == 0 else None)
-        for name, value in terms.items():
-            add(f"step/{step + 1}/loss/{name}", value)
-        for name, rate in side.learning_rates().items():
-            add(f"step/{step + 1}/learning_rate/{name}", np.float64(rate))
+        found.step(step + 1, terms, side.learning_rates())
         last = scales.advance(facts)
-    last = {n: scale_digest(scale) if n.endswith(".moment2") else scale for n, scale in last.items()}
-    found = {"optimizer": side.optimizer_state(copy=False), "parameter": side.parameters(copy=False)}
-    for kind, values in {**found, "buffer": side.buffers()}.items():
-        for name, value in values.items():
-            add(f"step/{kind}/{name}", value)
-    return {f"step/{name}": scale for name, scale in last.items() if not name.startswith("update/")}
+    found.trained(side, last)
 
 
 DATA_RUN = "data"
@@ -148,12 +216,16 @@ def recorded_parameters(case: Case, *, recordings: Path = RECORDINGS) -> int:
     return sum(math.prod(shape) for shape in shapes)
 
 
-def verify(case: Case, *, recordings: Path = RECORDINGS) -> ChainResult:
+def verify(
+    case: Case, *, recordings: Path = RECORDINGS, side: Any = None, computed: Replay | None = None
+) -> ChainResult:
     """Compares the reference with its recording, in float64.
 
     Args:
         case: whose reference.
         recordings: folder of the recordings.
+        side: a TorchSide of the reference, if there is one.
+        computed: what the stages made the reference compute, digested: it is what is compared of that run then.
     """
     if case.upstream is None:
         return ChainResult("unverified", "", "the case names no upstream repository")
@@ -163,23 +235,27 @@ def verify(case: Case, *, recordings: Path = RECORDINGS) -> ChainResult:
     recording = Recording.load(path)
     if recording.upstream != case.upstream:
         return ChainResult("broken", case.upstream, f"the recording is of {recording.upstream}", np.inf)
-    from parity.torch_side import TorchSide
+    if side is None:
+        from parity.torch_side import TorchSide
 
-    side, points, worst = TorchSide(case.reference, match_paddle=False), 0, 0.0
+        side = TorchSide(case.reference)
+    points, worst, weights = 0, 0.0, None if computed is None else computed.weights
     if side.shapes() != recording.state_dict or list(side.shapes()) != list(recording.state_dict):
         return ChainResult("broken", case.upstream, _key_difference(side.shapes(), recording), np.inf)
-    for name, run in reversed(recording.runs.items()):  # last those with the stages' weights
-        if run.dtype != "float64" or name == DATA_RUN:
-            continue
-        trace = replay(side, case, run, stand_in=digested)
-        side.end_training()
+    runs = {n: run for n, run in recording.runs.items() if run.dtype == "float64" and n != DATA_RUN}
+    for name, run in runs.items():
+        if computed is not None and computed.holds(run):
+            trace = computed.trace
+        else:
+            weights = starting_weights(side, case) if weights is None else weights
+            trace = replay(side, case, run, weights=weights, stand_in=digested)
+            side.end_training()
         difference = _compare(trace, run)
         if isinstance(difference, str):
             return ChainResult("broken", case.upstream, f"{name}: {difference}", np.inf, points)
         points, worst = points + len(run.points), max(worst, difference)
-    sizes = [run.size for name, run in recording.runs.items() if run.dtype == "float64" and name != DATA_RUN]
-    runs = ", ".join(f"{height}x{width}" for height, width in sizes)
-    return ChainResult("verified", case.upstream, f"{points} points at {runs}", float(worst), points)
+    sizes = ", ".join("x".join(map(str, run.size)) for run in runs.values())
+    return ChainResult("verified", case.upstream, f"{points} points at {sizes}", float(worst), points)
 
 
 def digested(value: np.ndarray) -> tuple[tuple[int, ...], np.ndarray]:

@@ -314,7 +314,9 @@ def _replayed(bench: Any, count: int) -> str:
             both = tuple(bench.translated(merged([*before[side : side + 1], parts[side]])) for side in (0, 1))
             _, targets = bench.batch()
             return training.Steps(both, {}, bench.port.parameters(), sides, schedule, [], targets).explain(first)
-        before = [Trace({n: v for n, v in part.points.items() if "/optimizer/" in n}, part.meta) for part in parts]
+        before = [
+            Trace({n: v.copy() for n, v in part.points.items() if "/optimizer/" in n}, part.meta) for part in parts
+        ]
     return ""
 
 

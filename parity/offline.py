@@ -233,7 +233,7 @@ def record_reference(
 
     store = Store()
     logs = {name: Log(store) for name in ("float64", "float32", "case")}
-    chain = stage_runs._verify(case, isolate=False)
+    chain = stage_runs._verify(case)
 
     def sides(dtype: str) -> tuple[Any, Any]:
         recorder = Recorder(TorchSide(case.reference, dtype=dtype), logs[dtype])

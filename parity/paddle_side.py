@@ -41,7 +41,8 @@ class PaddleSide(ModelSide):
         paddle.set_device("cpu")
         self.side = side
         self.dtype = dtype
-        self.model = side.model()
+        with _default_initial_values_zero():
+            self.model = side.model()
         layers = dict(self.model.named_sublayers())
         self.dropout = {path: _dropout(layer) for path, layer in layers.items() if isinstance(layer, _DROPOUTS)}
         for path in self.dropout:
@@ -106,10 +107,10 @@ class PaddleSide(ModelSide):
             if name in kept
         }
 
-    def parameters(self) -> dict[str, np.ndarray]:
-        """Trainable parameters of the model, and of the losses while training, by name, as torch lays them out."""
+    def parameters(self, *, copy: bool = True) -> dict[str, np.ndarray]:
+        """As `TorchSide.parameters`, as torch lays them out."""
         linear = self._linear_weights()
-        return {n: p.numpy().T if n in linear else p.numpy() for n, p in self._named_parameters().items()}
+        return {n: _read(p, copy).T if n in linear else _read(p, copy) for n, p in self._named_parameters().items()}
 
     def module_types(self) -> dict[str, str]:
         """Leaf layer path -> class name."""
@@ -157,7 +158,7 @@ class PaddleSide(ModelSide):
         optimized = [p for p in _optimized(inner) if id(p) in names]  # not the running statistics
         return {names[id(p)]: rate * p.optimize_attr["learning_rate"] for p in optimized}
 
-    def optimizer_state(self) -> dict[str, np.ndarray]:
+    def optimizer_state(self, *, copy: bool = True) -> dict[str, np.ndarray]:
         """As `TorchSide.optimizer_state`."""
         names = {parameter.name: name for name, parameter in self._named_parameters().items()}
         linear = self._linear_weights()
@@ -166,7 +167,8 @@ class PaddleSide(ModelSide):
             for variable, value in variables.items():
                 if accumulator in _ACCUMULATORS:
                     name = names[variable]
-                    state[f"{name}.{accumulator}"] = value.numpy().T if name in linear else value.numpy()
+                    array = _read(value, copy)
+                    state[f"{name}.{accumulator}"] = array.T if name in linear else array
         return state
 
     def attributes(self, path: str) -> dict[str, Any]:
@@ -274,6 +276,21 @@ class PaddleSide(ModelSide):
             trace.add(f"gradient/{name}", gradients[name])
         for index, tensor in enumerate(inputs):
             trace.add(f"gradient/input.{index}", self._gradient(tensor))
+
+
+@contextmanager
+def _default_initial_values_zero() -> Iterator[None]:
+    """Within it Paddle draws no initial values where a layer asks for none in particular: `load` replaces them all."""
+    zero = nn.initializer.Constant(0.0)
+    nn.initializer.set_global_initializer(zero, zero)
+    try:
+        yield
+    finally:
+        nn.initializer.set_global_initializer(None, None)
+
+
+def _read(tensor: paddle.Tensor, copy: bool) -> np.ndarray:
+    return tensor.numpy() if copy else np.from_dlpack(tensor.detach())
 
 
 def _recorder(trace: Trace, path: str, fired: list[tuple[str, int, np.ndarray]] | None) -> Any:

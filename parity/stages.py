@@ -143,16 +143,17 @@ def run(
         case.why_not(stage)  # raises for a case that is only half given, before anything is built
     started = time.perf_counter()
     say = progress or (lambda case_name, stage: None)
-    say(case.name, "upstream")
-    chain = ChainResult("unchecked", case.upstream or "", "")
-    if upstream:
-        chain = _verify(case, isolate=isolate)
-        give_back_memory()
+    say(case.name, "building")
     bench = Bench(case, seed=seed, size=size, weights=weights, inputs=inputs, isolate=isolate)
-    result = CaseResult(case.name, chain, bench=bench)
+    result = CaseResult(case.name, ChainResult("unchecked", case.upstream or "", ""), bench=bench)
     result.versions = bench.versions()
     result.settings = {"seed": seed, "size": list(bench.size), "weights": bench.weights}
+    if upstream and not isolate:
+        bench.keep_for_chain()
     _run_stages(result, wanted, lambda stage: say(case.name, stage), float32=float32)
+    if upstream:
+        say(case.name, "upstream")
+        result.chain = _verify(case, bench)
     result.seconds = time.perf_counter() - started
     return result
 
@@ -210,9 +211,15 @@ def crashed(case: Case, stage: str, message: str) -> CaseResult:
     return result
 
 
-def _verify(case: Case, *, isolate: bool) -> ChainResult:
+def _verify(case: Case, bench: Bench | None = None) -> ChainResult:
+    """The chain's verdict; of the run that the bench kept, nothing is computed again."""
     try:
-        return apart(verify, case) if isolate else verify(case)
+        if bench is None or bench.failure:
+            return verify(case)
+        if bench.isolate:
+            return apart(verify, case)
+        bench.reference.end_training()
+        return verify(case, side=bench.reference, computed=bench.replay)
     except CaseError:
         raise
     except Exception as error:  # the stages will say more about it

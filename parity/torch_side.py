@@ -1,8 +1,7 @@
 """The reference's side: the only module of the harness's core that imports torch.
 
-Everything it returns is numpy. `match_paddle` gives torch the numbers that Paddle keeps as float32 (epsilon and
-momentum of normalisations; momentum and decay of optimizers), so that float64 differences below 1e-9 mean something;
-it is off where the reference is compared with its upstream repository.
+Everything it returns is numpy. Torch gets the numbers that Paddle keeps as float32 (epsilon and momentum of
+normalisations; momentum and decay of optimizers) rounded alike, so that float64 differences below 1e-9 mean something.
 """
 
 from __future__ import annotations
@@ -43,15 +42,13 @@ class TorchSide(ModelSide):
     Args:
         side: how it is built.
         dtype: "float64" or "float32".
-        match_paddle: see the module's docstring.
     """
 
     name = "reference"
 
-    def __init__(self, side: Side, *, dtype: str = "float64", match_paddle: bool = True) -> None:
+    def __init__(self, side: Side, *, dtype: str = "float64") -> None:
         self.side = side
         self.dtype = _DTYPES[dtype]
-        self.match_paddle = match_paddle
         self.model = side.model()
         self.dropout = {
             path: [module.p, float(isinstance(module, _CHANNEL_DROPOUTS)), 0.0]
@@ -61,8 +58,7 @@ class TorchSide(ModelSide):
         for path in self.dropout:
             self.model.get_submodule(path).p = 0.0
         self.model.to(self.dtype)
-        if match_paddle:
-            _round_attributes(self.model)
+        _round_attributes(self.model)
         self._training: tuple[Any, Any, Any] | None = None
         self._unloaded: dict[str, torch.Tensor] = {}
 
@@ -108,7 +104,8 @@ class TorchSide(ModelSide):
         The model runs once in training mode, in float64 and without dropout. Each normalisation with running
         statistics, frozen ones included, takes the mean and the biased variance (mean of squared deviations) of its
         own input, and normalises with them, as a batch norm in training does. If it runs several times, the first
-        counts; if it does not run, it keeps what it has.
+        counts; if it does not run, it keeps what it has. They are rounded to float32, like generated weights, so that
+        the float32 report starts from the same ones.
 
         Args:
             inputs: of the model.
@@ -127,7 +124,8 @@ class TorchSide(ModelSide):
         after = self.state()
         self.dtype = dtype
         self.model.to(dtype)
-        self.load({n: after[n] if n.rpartition(".")[2] in STATISTICS else value for n, value in before.items()})
+        rounded = {n: value.astype(np.float32) for n, value in after.items() if n.rpartition(".")[2] in STATISTICS}
+        self.load({**before, **rounded})
 
     def state(self) -> dict[str, np.ndarray]:
         """The state dict, in order."""
@@ -162,8 +160,7 @@ class TorchSide(ModelSide):
         losses = self._cast(self.side.losses(targets))
         optimizer = self.side.optimizer(self.model, losses, schedule)
         inner = getattr(optimizer, "optim", optimizer)
-        if self.match_paddle:
-            inner.register_step_pre_hook(_round_groups)
+        inner.register_step_pre_hook(_round_groups)
         self._training = (losses, optimizer, inner)
 
     def train_step(
@@ -301,7 +298,7 @@ class TorchSide(ModelSide):
         return nullcontext()
 
     def _cast(self, losses: Any) -> Any:
-        return losses.to(self.dtype) if self.match_paddle and isinstance(losses, nn.Module) else losses
+        return losses.to(self.dtype) if isinstance(losses, nn.Module) else losses
 
     def _named_parameters(self) -> dict[str, torch.Tensor]:
         named = dict(self.model.named_parameters())

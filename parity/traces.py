@@ -59,6 +59,10 @@ class Trace:
         zeros = {name: np.broadcast_to(value.dtype.type(0), value.shape) for name, value in self.points.items()}
         return Trace(zeros, dict(self.meta))
 
+    def copied(self) -> Trace:
+        """The same numbers in memory of its own."""
+        return Trace({name: np.array(value) for name, value in self.points.items()}, dict(self.meta))
+
     def without_arrays(self) -> Trace:
         """Only the single numbers of it: losses, rates."""
         return Trace({name: value for name, value in self.points.items() if value.size == 1}, dict(self.meta))
@@ -114,7 +118,7 @@ class Run:
 
     Attributes:
         size: (H, W) of the input.
-        seed: of the weights and the inputs.
+        seed: of the inputs.
         dtype: "float64" or "float32".
         points: point name -> (shape, digest).
     """

@@ -76,7 +76,7 @@ def train(
     whole: int | None = None,
 ) -> Trace:
     """All optimizer steps of one side in one trace; arguments as in `steps`."""
-    return merged(steps(side, schedule, batch, whole=whole))
+    return merged(part.copied() for part in steps(side, schedule, batch, whole=whole))
 
 
 def merged(parts: Iterable[Trace]) -> Trace:
@@ -96,22 +96,25 @@ def steps(
     batch: Callable[[int], tuple[Sequence[np.ndarray], Arrays]],
     *,
     whole: int | None = None,
+    replay: Any = None,
 ) -> Iterator[Trace]:
     """Optimizer steps of one side: per step the losses, rates, accumulators, updates and running statistics.
 
-    Each step is taken when its trace is asked for. One that raises says so in `meta["crash"]` and is the last.
+    Each step is taken when its trace is asked for, and may change the arrays of the one before. One that raises says so
+    in `meta["crash"]` and is the last.
 
     Args:
         side: loaded.
         schedule: how many steps, and where in the run.
         batch: number of a step -> (inputs, targets).
         whole: after this many steps, record nothing but the losses.
+        replay: a `chain.Replay` that gets what a recording holds of the whole steps.
     """
     scales, whole = Scales(), schedule.steps if whole is None else whole
     try:
         side.start_training(schedule, batch(0)[1])
         expected = RunningVariance(side.buffers()) if side.name == "reference" and whole else None
-        before = side.parameters() if whole else {}
+        before = _copies(side.parameters(copy=False)) if whole else {}
         for step in range(schedule.steps):
             terms, facts = side.train_step(*batch(step), facts=step < whole)
             if step >= whole:
@@ -120,16 +123,25 @@ def steps(
             buffers = side.buffers()
             if expected is not None:
                 buffers = expected.advance(buffers, facts["norms"])
-            after = side.parameters()
             trace = Trace(meta={"scales": {}})
+            after = side.parameters(copy=False)
             _add_step(trace, f"{step + 1}", side, terms, before, after, buffers)
+            before = _copies(after) if step + 1 < whole else {}
             if expected is not None:
-                _add_scales(trace, f"{step + 1}", scales.advance(facts))
-            before = after if step + 1 < whole else {}
-            del after, buffers  # while the other side takes its step
+                known = scales.advance(facts)
+                _add_scales(trace, f"{step + 1}", known)
+                if replay is not None:
+                    replay.step(step + 1, terms, side.learning_rates())
+                if replay is not None and step + 1 == whole:
+                    replay.trained(side, known)
+            del buffers  # while the other side takes its step
             yield trace
     except Exception as error:
         yield Trace(meta={"scales": {}, "crash": f"{type(error).__name__}: {error}"})
+
+
+def _copies(arrays: Arrays) -> dict[str, np.ndarray]:
+    return {name: value.copy() for name, value in arrays.items()}
 
 
 def _add_step(
@@ -139,12 +151,12 @@ def _add_step(
         trace.add(f"{step}/loss/{name}", value)
     for name, rate in side.learning_rates().items():
         trace.add(f"{step}/learning_rate/{name}", np.float64(rate))
-    for name, value in side.optimizer_state().items():
+    for name, value in side.optimizer_state(copy=False).items():
         trace.add(f"{step}/optimizer/{name}", value)
     for name, value in after.items():
-        point = f"{step}/update/{name}"
-        trace.add(point, value - before.pop(name))
-        trace.meta["scales"][point] = float(np.abs(value).max())
+        point, change = f"{step}/update/{name}", before.pop(name)
+        trace.add(point, np.subtract(value, change, out=change))  # in its place: large models need the memory
+        trace.meta["scales"][point] = max(float(value.max()), -float(value.min())) if value.size else 0.0
     for name, value in buffers.items():
         trace.add(f"{step}/buffer/{name}", value)
 

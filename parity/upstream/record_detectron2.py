@@ -16,7 +16,8 @@ It is imported after `import_detectron2`, so that it can import detectron2 at it
 - optionally `data() -> dict[str, Run]`: case name -> what upstream's data pipeline makes of the case's samples;
 - optionally `check() -> None`: raises where `sides` puts upstream's pieces together otherwise than upstream does.
 
-Each case is recorded in float64 at its own size with seed 0, and at the first of its `extra_sizes` with seed 1.
+Each case is recorded in float64 at its own size with inputs of seed 0, and at the first of its `extra_sizes` with
+inputs of seed 1; see `chain.replay`.
 `Proxy`, `replaced` and `solver` below are for these modules.
 """
 
@@ -168,7 +169,7 @@ def record(case: Case, side: Side, data: Run | None, folder: Path) -> None:
     for seed, size in enumerate((case.size, *case.extra_sizes[:1])):
         run = Run(size, seed, "float64")
         with double_precision():
-            torch_side = TorchSide(side, dtype=run.dtype, match_paddle=False)
+            torch_side = TorchSide(side, dtype=run.dtype)
             run.add(chain.replay(torch_side, case, run))
         runs[f"{size[0]}x{size[1]}/{run.dtype}"], state_dict = run, torch_side.shapes()
         print(f"{case.name} {size[0]}x{size[1]}: {len(run.points)} points", flush=True)

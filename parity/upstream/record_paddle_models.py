@@ -48,7 +48,10 @@ BLOBS = {  # what git calls the files' contents in release/1.6
     "train.py": "e0a1f10b8d3caecf504b95230d4fa8ac9e2e9fd9",
     "reader.py": "810b5d2d6840e295f98ff6a388bd45e89d9fa938",
 }
-RUNS = {"17x305/float64": Run((17, 305), 0, "float64")}
+RUNS = {
+    "17x305/float64": Run((17, 305), 0, "float64"),
+    "305x17/float64": Run((305, 17), 1, "float64"),
+}
 
 
 def import_upstream(folder: Path, program: Program) -> types.SimpleNamespace:
@@ -230,11 +233,11 @@ def record(case: Case, folder: Path, out: Path) -> None:
     """Runs everything and writes the recording of the case."""
     program = Program()
     upstream = import_upstream(folder, program)
-    order = list(TorchSide(case.reference, match_paddle=False).shapes())
+    order = list(TorchSide(case.reference).shapes())
     side = upstream_side(upstream, program, order)
     runs = {chain.DATA_RUN: record_data(upstream.reader)}
     for name, plan in RUNS.items():
-        torch_side = TorchSide(side, dtype=plan.dtype, match_paddle=False)
+        torch_side = TorchSide(side, dtype=plan.dtype)
         run = Run(plan.size, plan.seed, plan.dtype)
         run.add(chain.replay(torch_side, case, run))
         runs[name] = run

@@ -31,7 +31,10 @@ from parity.torch_side import TorchSide  # noqa: E402
 from parity.traces import Recording, Run  # noqa: E402
 
 CASE = "deeplabv3p_xception65_bn"
-RUNS = {"17x305/float64": Run((17, 305), 0, "float64")}
+RUNS = {
+    "17x305/float64": Run((17, 305), 0, "float64"),
+    "305x17/float64": Run((305, 17), 1, "float64"),
+}
 
 
 class _Anything(types.ModuleType):
@@ -152,7 +155,7 @@ def record(case: Case, side: Side, folder: Path) -> None:
     """Runs everything and writes the recording of one case."""
     runs, state_dict = {}, {}
     for name, plan in RUNS.items():
-        torch_side = TorchSide(side, dtype=plan.dtype, match_paddle=False)
+        torch_side = TorchSide(side, dtype=plan.dtype)
         run = Run(plan.size, plan.seed, plan.dtype)
         run.add(chain.replay(torch_side, case, run))
         runs[name], state_dict = run, torch_side.shapes()
