@@ -7,6 +7,9 @@ The official tools are used as their packages come. cityscapesScripts evaluates 
 else in one; it can be built with a counter in C, which is used if it is there. Its AP tool takes one PNG per predicted
 object, and its cache of ground-truth objects is filled beforehand. panopticapi is measured too if it is installed.
 Ours decodes files in threads; a row with one process against one thread is the same work on the same core.
+
+Both sides run in turn, so that a load on the machine meets both. The ratio is that of the best times, and beside it
+stands that of the medians.
 """
 
 from __future__ import annotations
@@ -17,6 +20,7 @@ import functools
 import importlib
 import io
 import os
+import statistics
 import sys
 import tempfile
 import time
@@ -227,18 +231,18 @@ class Row(NamedTuple):
     Attributes:
         metric: name.
         processes: of the official tool.
-        official: seconds.
+        official: seconds of each run.
         threads: of ours; 0 for maps in memory.
-        ours: seconds.
+        ours: seconds of each run.
         differing: names of the figures that are not equal.
         has_goal: whether the goal is for this line: the official tool as it comes against ours as it comes.
     """
 
     metric: str
     processes: int
-    official: float
+    official: list[float]
     threads: int
-    ours: float
+    ours: list[float]
     differing: list[str]
     has_goal: bool = True
 
@@ -260,34 +264,38 @@ def peers() -> Iterator[tuple[str, int, Callable[[SceneFiles], Figures], Callabl
 
 def measure(files: SceneFiles, repeats: int, *, read: bool) -> Iterator[Row]:
     """All lines from memory, or from files."""
-    whole: list[tuple[float, Figures]] = []
+    whole: dict[str, tuple[list[float], Figures]] = {}
     for metric, processes, their_run, our_run in peers():
         if processes > 1 and not read:
             continue  # ours has one thread there
-        theirs, expected = timed(functools.partial(their_run, files), repeats)
-        if metric in ("IoU and iIoU", "AP, a map of segments", "PQ") and processes == 1:
-            whole.append((theirs, expected))
-        for threads in sorted({processes, CORES}) if read else (0,):
-            mine, found = timed(functools.partial(our_run, files, threads), repeats)
+        threads = sorted({processes, CORES}) if read else [0]
+        runs = [their_run, *(functools.partial(our_run, threads=count) for count in threads)]
+        (theirs, expected), *ours = in_turn([functools.partial(run, files) for run in runs], repeats)
+        if processes == 1:
+            whole[metric] = theirs, expected
+        for count, (mine, found) in zip(threads, ours):
             is_theirs_at_best = processes == (CORES if metric.startswith("PQ") else 1)
-            has_goal = not read or (is_theirs_at_best and threads == CORES)
-            yield Row(metric, processes, theirs, threads, mine, differing(expected, found), has_goal)
-    expected = {name: value for _, figures in whole[1:] for name, value in figures.items()}
-    for threads in sorted({1, CORES}) if read else (0,):
-        mine, found = timed(functools.partial(our_evaluator, files, threads), repeats)
-        theirs = sum(seconds for seconds, _ in whole)
-        yield Row("IoU, iIoU, AP and PQ of a map", 1, theirs, threads, mine, differing(expected, found), False)
+            has_goal = not read or (is_theirs_at_best and count == CORES)
+            yield Row(metric, processes, theirs, count, mine, differing(expected, found), has_goal)
+    parts = [whole[metric] for metric in ("IoU and iIoU", "AP, a map of segments", "PQ")]
+    theirs = [sum(seconds) for seconds in zip(*(times for times, _ in parts))]
+    expected = {name: value for _, figures in parts[1:] for name, value in figures.items()}
+    for count in sorted({1, CORES}) if read else (0,):
+        ((mine, found),) = in_turn([functools.partial(our_evaluator, files, count)], repeats)
+        yield Row("IoU, iIoU, AP and PQ of a map", 1, theirs, count, mine, differing(expected, found), False)
 
 
-def timed(run: Callable[[], Figures], repeats: int) -> tuple[float, Figures]:
-    """The best of some times in seconds, and the figures."""
-    best, figures = float("inf"), {}
+def in_turn(runs: list[Callable[[], Figures]], repeats: int) -> list[tuple[list[float], Figures]]:
+    """Seconds of each repetition of each run, and its figures; first all once, then all once more, and so on."""
+    seconds: list[list[float]] = [[] for _ in runs]
+    figures: list[Figures] = [{} for _ in runs]
     for _ in range(repeats):
-        start = time.perf_counter()
-        with contextlib.redirect_stdout(io.StringIO()):
-            figures = run()
-        best = min(best, time.perf_counter() - start)
-    return best, figures
+        for k, run in enumerate(runs):
+            start = time.perf_counter()
+            with contextlib.redirect_stdout(io.StringIO()):
+                figures[k] = run()
+            seconds[k].append(time.perf_counter() - start)
+    return list(zip(seconds, figures))
 
 
 def differing(expected: Figures, found: Figures) -> list[str]:
@@ -302,13 +310,15 @@ def differing(expected: Figures, found: Figures) -> list[str]:
 def as_table(rows: list[Row], count: int, repeats: int) -> Table:
     """Times in ms per image, and ratios."""
     table = Table(title=f"ms per image of {HEIGHT} x {WIDTH}, {count} images, best of {repeats}")
-    for column in ("metric", "from", "official", "processes", "ours", "threads", "ratio", "goal", "equal"):
+    columns = ("metric", "from", "official", "processes", "ours", "threads", "ratio", "of medians", "goal", "equal")
+    for column in columns:
         table.add_column(column, justify="left" if column in ("metric", "from") else "right")
     for i, row in enumerate(rows):
         if i and rows[i - 1].threads == 0 < row.threads:
             table.add_section()
-        cells = [f"{1000 * row.official / count:.1f}", str(row.processes)]
-        cells += [f"{1000 * row.ours / count:.1f}", str(max(row.threads, 1)), f"{row.official / row.ours:.1f}x"]
+        cells = [f"{1000 * min(row.official) / count:.1f}", str(row.processes)]
+        cells += [f"{1000 * min(row.ours) / count:.1f}", str(max(row.threads, 1))]
+        cells += [f"{figure(row.official) / figure(row.ours):.1f}x" for figure in (min, statistics.median)]
         goal = f"{GOAL_FROM_FILES if row.threads else GOAL_IN_MEMORY}x" if row.has_goal else ""
         place = "files" if row.threads else "memory"
         table.add_row(row.metric, place, *cells, goal, "NO" if row.differing else "yes")
@@ -319,7 +329,7 @@ def main() -> int:
     """Makes the images, runs both sides and prints the table; returns the exit code."""
     parser = argparse.ArgumentParser(description=__doc__, allow_abbrev=False)
     parser.add_argument("--images", type=int, default=20, help="number of images; each takes some 250 MB")
-    parser.add_argument("--repeats", type=int, default=3, help="runs of which the fastest counts")
+    parser.add_argument("--repeats", type=int, default=5, help="runs of each side")
     args = parser.parse_args()
     cv2.setNumThreads(1)
     if not hasattr(np, "in1d"):

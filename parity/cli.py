@@ -137,6 +137,7 @@ def _check_cases(options: argparse.Namespace, cases: Sequence[Case], jobs: int) 
     """(result, evidence for the HTML report or None) of each case."""
     from parity import report, stages, workers
 
+    stages.keep_memory()
     weights = _read_weights(options.weights) if options.weights else None
     photo = report.photograph(options.input)
 

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from parity import official
+from parity.case import Schedule
 from parity.chain import recorded_data
 from parity.compare import Finding, StageResult, compare_point
 from parity.diagnosis import calls, carried, conditioning, data, glue, gradients, leaf, losses, metrics, runs, training
@@ -274,6 +275,10 @@ def _loss(bench: Any, finding: Finding) -> str:
 
 
 def _step(bench: Any, finding: Finding) -> str:
+    before = finding.point.split("/")[1]
+    before = int(before) - 1 if before.isdigit() else 0
+    if before and not _is_kept(bench.traces["reference", "step"], before):
+        return _replayed(bench, bench.case.step, before + 1)
     inputs, targets = bench.batch()
     observed = bench.reference.observe(inputs, targets, train=True, backward=True)
     points = {n.partition("/")[2]: v for n, v in observed.points.items() if n.startswith("gradient/")}
@@ -294,19 +299,24 @@ def _trajectory(bench: Any, finding: Finding) -> str:
     traces = tuple(bench.traces[side, "trajectory"] for side in ("reference", "port"))
     said = training.explain_trajectory(finding, traces)
     try:
-        found = _replayed(bench, int(finding.point.split("/")[1]) - 1)
+        found = _replayed(bench, bench.case.trajectory, int(finding.point.split("/")[1]) - 1)
     except Exception:  # a side that was recorded elsewhere cannot take the steps again
         found = ""
     return f"{found}; {said}" if found else said
 
 
-def _replayed(bench: Any, count: int) -> str:
+def _is_kept(trace: Trace, number: int) -> bool:
+    """Whether the trace of a `step` stage has the arrays of a step, which those of a large model that agree are not."""
+    return any(name.startswith(f"{number}/update/") and value.size > 1 for name, value in trace.points.items())
+
+
+def _replayed(bench: Any, whole: Schedule, count: int) -> str:
     """What the first of these steps that differs says, when all of it is looked at; "" if nothing."""
     if count < 1:
         return ""
     bench._restore()
     sides = (bench.reference, bench.port)
-    schedule = dataclasses.replace(bench.case.trajectory, steps=count)
+    schedule = dataclasses.replace(whole, steps=count)
     before: list[Trace] = []
     for parts in zip(*(steps(side, schedule, bench.batch) for side in sides)):
         first = bench._compare("step", *parts).first

@@ -110,9 +110,9 @@ class TorchSide(ModelSide):
         Args:
             inputs: of the model.
         """
-        before, dtype = self.state(), self.dtype
-        self.dtype = torch.float64
+        dtype, self.dtype = self.dtype, torch.float64
         self.model.to(self.dtype).train()
+        before = {name: value.clone() for name, value in self.model.named_buffers()}
         modules = {path: m for path, m in self.model.named_modules() if has_statistics(m)}
         handles = [module.eval().register_forward_pre_hook(calibrator()) for module in modules.values()]
         try:
@@ -121,11 +121,10 @@ class TorchSide(ModelSide):
         finally:
             for handle in handles:
                 handle.remove()
-        after = self.state()
+        for name, value in self.model.named_buffers():
+            value.copy_(value.float() if name.rpartition(".")[2] in STATISTICS else before[name])
         self.dtype = dtype
         self.model.to(dtype)
-        rounded = {n: value.astype(np.float32) for n, value in after.items() if n.rpartition(".")[2] in STATISTICS}
-        self.load({**before, **rounded})
 
     def state(self) -> dict[str, np.ndarray]:
         """The state dict, in order."""
@@ -374,8 +373,8 @@ def _adaptive_gains(state: Mapping[str, Any], group: Mapping[str, Any]) -> tuple
     """
     step, (beta1, beta2) = float(state["step"]), group["betas"]
     weighted = 1 - beta2**step
-    mean = (state["exp_avg"] / (1 - beta1**step)).float()
-    root = (state["exp_avg_sq"] / weighted).sqrt_().float()
+    mean = state["exp_avg"].float().div_(1 - beta1**step)
+    root = state["exp_avg_sq"].float().div_(weighted).sqrt_()
     rms = float(mean.norm(dtype=torch.float64)) / mean.numel() ** 0.5
     divisor = root + group["eps"]
     gains = mean.abs_().div_(divisor).add_(1.0).div_(divisor).mul_(group["lr"])

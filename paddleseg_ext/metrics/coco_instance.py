@@ -16,7 +16,7 @@ Predictions of equal score are taken image by image, in the order of the data se
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -24,10 +24,10 @@ import numpy as np
 from rich.table import Table
 
 from paddleseg_ext.errors import DataError
-from paddleseg_ext.metrics.by_image import ByImage
+from paddleseg_ext.metrics.by_image import SegmentMetric
 from paddleseg_ext.metrics.figures import or_none, shown
 from paddleseg_ext.metrics.instance import InstanceMask, table_of
-from paddleseg_ext.metrics.runs import PairTable, pair_table, total
+from paddleseg_ext.metrics.runs import PairTable, total
 from paddleseg_ext.metrics.segments import Category, Segment, check_predicted, check_segments
 
 OVERLAPS = np.linspace(0.5, 0.95, 10)
@@ -146,50 +146,12 @@ class _ClassInImage(NamedTuple):
     num_objects: np.ndarray
 
 
-class CocoInstanceAP:
-    """Collects predictions and objects image by image.
+class CocoInstanceAP(SegmentMetric[dict[int, _ClassInImage]]):
+    """Collects predictions and objects image by image; those of other classes are left out.
 
     Args:
         categories: classes whose objects are told apart.
     """
-
-    def __init__(self, categories: Sequence[Category]) -> None:
-        self.categories = tuple(categories)
-        self._places = {category.id: k for k, category in enumerate(self.categories)}
-        self._images: ByImage[dict[int, _ClassInImage]] = ByImage()
-
-    @property
-    def num_images(self) -> int:
-        """Images counted so far."""
-        return len(self._images)
-
-    def update(
-        self,
-        pred: np.ndarray,
-        pred_segments: Sequence[Segment],
-        label: np.ndarray,
-        label_segments: Sequence[Segment],
-        *,
-        image: str = "image",
-        index: int | None = None,
-    ) -> None:
-        """Counts an image whose objects do not overlap.
-
-        Args:
-            pred: (H, W) segment ids; 0 is void.
-            pred_segments: one for each id in `pred`; those of other classes are left out.
-            label: (H, W) segment ids; 0 is void.
-            label_segments: likewise.
-            image: its name, for messages.
-            index: its number in the data set; by default one more than the largest so far.
-
-        Raises:
-            DataError: if the maps differ in size or do not fit their segments, a score is not finite, or the image
-                was counted before.
-        """
-        table = pair_table(label, pred, image)
-        check_predicted(pred_segments, np.unique(table.pred), f"{image}: prediction")
-        self.add(table, pred_segments, label_segments, image=image, index=index)
 
     def add(
         self,
@@ -200,7 +162,12 @@ class CocoInstanceAP:
         image: str = "image",
         index: int | None = None,
     ) -> None:
-        """Counts an image from its table of pairs of label id and predicted id; otherwise as `update`."""
+        """Counts an image whose objects do not overlap from its table of pairs; otherwise as `update`.
+
+        Raises:
+            DataError: as `update`, or if a score is not finite.
+        """
+        check_predicted(pred_segments, np.unique(table.pred), f"{image}: prediction")
         preds, labels = (
             [segment for segment in segments if segment.category_id in self._places]
             for segments in (pred_segments, label_segments)
@@ -245,26 +212,14 @@ class CocoInstanceAP:
         label_objects = self._objects(labels, columns.sum(axis=1).astype(np.int64), areas)
         self._add(pred_objects, label_objects, (rows @ columns.T).astype(np.int64), image, index)
 
-    def state(self) -> dict[str, Any]:
-        """All that was collected, to be sent to another process (it can be pickled)."""
-        return {"images": self._images.state()}
-
-    def merge_state(self, state: Mapping[str, Any]) -> None:
-        """Adds what another process has collected.
-
-        Raises:
-            DataError: if both counted the same image.
-        """
-        self._images.merge(state["images"])
-
     def result(self) -> CocoInstanceResult:
         """The figures."""
         count = len(self.categories)
         # the order of the axes is that in which the means are added
         precision = np.full((len(AREA_RANGES), len(OVERLAPS), len(RECALLS), count), np.nan)
-        num_objects = [0] * count
+        num_objects, images = [0] * count, self._in_order()
         for k in range(count):
-            found = [image[k] for image in self._images if k in image]
+            found = [image[k] for image in images if k in image]
             if found:
                 precision[..., k] = _precision(found)
                 num_objects[k] = int(sum(entry.num_objects[0] for entry in found))
@@ -292,7 +247,7 @@ class CocoInstanceAP:
 
     def _add(self, preds: _Objects, labels: _Objects, shared: np.ndarray, image: str, index: int | None) -> None:
         """Counts an image whose predictions and objects share (P, G) pixels."""
-        index = self._images.free_index(index, image)
+        index = self._free_index(index, image)
         if not np.isfinite(preds.scores).all():
             raise DataError(f"{image}: a predicted object has no finite score; expected a number; check the network")
         found = {}
@@ -302,7 +257,7 @@ class CocoInstanceAP:
             g = np.flatnonzero(labels.classes == k)
             some_preds, some_labels = (_Objects(*(x[i] for x in all_)) for all_, i in ((preds, p), (labels, g)))
             found[k] = _match(some_preds, some_labels, shared[np.ix_(p, g)])
-        self._images.add(index, found)
+        self._images[index] = found
 
 
 def _places_of(ids: np.ndarray, segments: Sequence[Segment]) -> np.ndarray:

@@ -236,10 +236,11 @@ class ConfusionMatrix:
 
     def _indices(self, values: np.ndarray, image: str, what: str, *, may_ignore: bool) -> np.ndarray:
         """Rows or columns of the (K + 1, K + 1) count: the class, or K for what is ignored."""
+        # compared as they are, which for uint8 takes an eighth of the time
+        wrong = (values < 0) | (values >= self.num_classes)
         indices = values.astype(np.int64)
-        ignored = indices == self.ignore_index
-        wrong = (indices < 0) | (indices >= self.num_classes)
         if may_ignore:
+            ignored = values == self.ignore_index
             wrong &= ~ignored
             indices[ignored] = self.num_classes
         if wrong.any():

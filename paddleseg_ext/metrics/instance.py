@@ -23,7 +23,7 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -148,7 +148,7 @@ class _Image(NamedTuple):
     match_overlaps: np.ndarray
 
 
-class InstanceAP:
+class InstanceAP(ByImage[_Image]):
     """Collects predictions and objects image by image.
 
     Args:
@@ -157,15 +157,10 @@ class InstanceAP:
     """
 
     def __init__(self, categories: Sequence[Category], void_ids: Sequence[int]) -> None:
+        super().__init__()
         self.categories = tuple(categories)
         self.void_ids = np.array(sorted(void_ids), np.int64)
         self._places = {category.id: k for k, category in enumerate(self.categories)}
-        self._images: ByImage[_Image] = ByImage()
-
-    @property
-    def num_images(self) -> int:
-        """Images counted so far."""
-        return len(self._images)
 
     def update(
         self,
@@ -237,33 +232,17 @@ class InstanceAP:
             label_areas: all instance ids, ascending, and their pixels; by default the table's, which must then hold
                 every pixel.
         """
-        index = self._images.free_index(index, image)
+        index = self._free_index(index, image)
         segments = [segment for segment in pred_segments if segment.category_id in self._places]
         check_segments(segments, self._places, f"{image}: prediction")
         if not all(math.isfinite(segment.score) for segment in segments):
             raise DataError(f"{image}: a predicted object has no finite score; expected a number; check the network")
         ids, areas = table.areas("gt") if label_areas is None else label_areas
-        self._images.add(index, self._collect(table, segments, ids, areas))
-
-    def state(self) -> dict[str, Any]:
-        """All that was collected, to be sent to another process (it can be pickled)."""
-        return {"images": self._images.state()}
-
-    def merge_state(self, state: Mapping[str, Any]) -> None:
-        """Adds what another process has collected.
-
-        Raises:
-            DataError: if both counted the same image.
-        """
-        self._images.merge(state["images"])
-
-    def merge(self, other: InstanceAP) -> None:
-        """Adds what another one has collected."""
-        self.merge_state(other.state())
+        self._images[index] = self._collect(table, segments, ids, areas)
 
     def result(self) -> InstanceResult:
         """The figures."""
-        all_images = _join(list(self._images))
+        all_images = _join(self._in_order())
         matrix = np.array(
             [[_average_precision(all_images, k, overlap) for overlap in OVERLAPS] for k in range(len(self.categories))]
         ).reshape(len(self.categories), len(OVERLAPS))

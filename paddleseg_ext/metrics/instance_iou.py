@@ -148,17 +148,12 @@ class _Weighted(NamedTuple):
     group_fn: float
 
 
-class CityscapesIoU:
+class CityscapesIoU(ByImage[list[_Weighted]]):
     """Counts pixels and objects image by image."""
 
     def __init__(self) -> None:
+        super().__init__()
         self._matrix = np.zeros((NUM_IDS, NUM_IDS), np.int64)
-        self._objects: ByImage[list[_Weighted]] = ByImage()
-
-    @property
-    def num_images(self) -> int:
-        """Images counted so far."""
-        return len(self._objects)
 
     def update(
         self,
@@ -196,7 +191,7 @@ class CityscapesIoU:
             image: as in `update`.
             index: as in `update`.
         """
-        index = self._objects.free_index(index, image)
+        index = self._free_index(index, image)
         labels, pred, counts = (labels_of(table.gt), table.pred, table.pixels) if pixels is None else pixels
         for name, ids in (("label", labels), ("prediction", pred), ("prediction", table.pred)):
             if len(ids) and ids.max() >= NUM_IDS:
@@ -205,11 +200,11 @@ class CityscapesIoU:
                     "convert train ids with cityscapes_label_ids()"
                 )
         self._matrix += total(labels * NUM_IDS + pred, counts, NUM_IDS**2).reshape(NUM_IDS, NUM_IDS)
-        self._objects.add(index, _weigh_objects(table))
+        self._images[index] = _weigh_objects(table)
 
     def state(self) -> dict[str, Any]:
-        """All counts, to be sent to another process (it can be pickled)."""
-        return {"matrix": self._matrix.copy(), "objects": self._objects.state()}
+        """All that was counted, to be sent to another process (it can be pickled)."""
+        return {**super().state(), "matrix": self._matrix.copy()}
 
     def merge_state(self, state: Mapping[str, Any]) -> None:
         """Adds what another process has counted.
@@ -217,12 +212,8 @@ class CityscapesIoU:
         Raises:
             DataError: if both counted the same image.
         """
-        self._objects.merge(state["objects"])
+        super().merge_state(state)
         self._matrix += state["matrix"]
-
-    def merge(self, other: CityscapesIoU) -> None:
-        """Adds what another one has counted."""
-        self.merge_state(other.state())
 
     def result(self) -> CityscapesIoUResult:
         """The figures."""
@@ -274,7 +265,7 @@ class CityscapesIoU:
         group_of = {i: name for name, ids in GROUPS.items() for i in ids}
         by_class: dict[int, list[float]] = {}
         by_group: dict[str, list[float]] = {}
-        for objects in self._objects:
+        for objects in self._in_order():
             for item in objects:
                 sums = by_class.setdefault(item.label, [0.0, 0.0])
                 sums[0] += item.tp

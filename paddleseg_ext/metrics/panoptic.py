@@ -18,8 +18,10 @@ the same. Merging what several processes counted changes no bit.
 
 from __future__ import annotations
 
+import itertools
 import math
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -29,10 +31,10 @@ from rich.table import Table
 
 from paddleseg_ext.data.panoptic_format import read_panoptic_json
 from paddleseg_ext.errors import DataError
-from paddleseg_ext.metrics.by_image import ByImage
+from paddleseg_ext.metrics.by_image import SegmentMetric
 from paddleseg_ext.metrics.figures import or_none, percent, shown
 from paddleseg_ext.metrics.map_files import PathLike, read_ahead, read_ids
-from paddleseg_ext.metrics.runs import PairTable, pair_table, total
+from paddleseg_ext.metrics.runs import PairTable, total
 from paddleseg_ext.metrics.segments import VOID, Category, Segment, check_predicted, check_segments
 
 
@@ -126,49 +128,26 @@ class PanopticResult:
         return table
 
 
-class PanopticQuality:
+class _Matches(NamedTuple):
+    """What an image contributes, classes by their places.
+
+    Attributes:
+        found: (class, IoU) of each match, in the order of the sums.
+        wrong: class of each predicted segment that counts as a false positive.
+        missed: class of each labelled segment that nothing matches.
+    """
+
+    found: list[tuple[int, float]]
+    wrong: list[int]
+    missed: list[int]
+
+
+class PanopticQuality(SegmentMetric[_Matches]):
     """Counts matches image by image.
 
     Args:
         categories: all classes, in the order in which their figures are averaged.
     """
-
-    def __init__(self, categories: Sequence[Category]) -> None:
-        self.categories = tuple(categories)
-        self._places = {category.id: k for k, category in enumerate(self.categories)}
-        self._counts = np.zeros((len(self.categories), 3), np.int64)  # TP, FP, FN
-        self._matches: ByImage[list[tuple[int, float]]] = ByImage()  # (class, IoU), in the order of the sums
-
-    @property
-    def num_images(self) -> int:
-        """Images counted so far."""
-        return len(self._matches)
-
-    def update(
-        self,
-        pred: np.ndarray,
-        pred_segments: Sequence[Segment],
-        label: np.ndarray,
-        label_segments: Sequence[Segment],
-        *,
-        image: str = "image",
-        index: int | None = None,
-    ) -> None:
-        """Counts an image.
-
-        Args:
-            pred: (H, W) segment ids; 0 is void, pixels without a prediction.
-            pred_segments: one for each id in `pred`.
-            label: (H, W) segment ids; 0 is void, pixels that do not count.
-            label_segments: ids in `label` that are not listed are neither void nor a segment.
-            image: its name, for messages.
-            index: its number in the data set, which decides the order of the sums; by default one more than the
-                largest so far.
-
-        Raises:
-            DataError: if the maps differ in size or do not fit their segments, or the image was counted before.
-        """
-        self.add(pair_table(label, pred, image), pred_segments, label_segments, image=image, index=index)
 
     def add(
         self,
@@ -183,30 +162,11 @@ class PanopticQuality:
 
         The pairs must ascend, but for those with void, which may be in pieces and anywhere.
         """
-        index = self._matches.free_index(index, image)
+        index = self._free_index(index, image)
         check_segments(label_segments, self._places, f"{image}: label")
         check_segments(pred_segments, self._places, f"{image}: prediction")
         check_predicted(pred_segments, np.unique(table.pred), f"{image}: prediction")
-        counts, matches = _match(table, pred_segments, label_segments, self._places)
-        self._counts += counts
-        self._matches.add(index, matches)
-
-    def state(self) -> dict[str, Any]:
-        """All counts, to be sent to another process (it can be pickled)."""
-        return {"counts": self._counts.copy(), "matches": self._matches.state()}
-
-    def merge_state(self, state: Mapping[str, Any]) -> None:
-        """Adds what another process has counted.
-
-        Raises:
-            DataError: if both counted the same image.
-        """
-        self._matches.merge(state["matches"])
-        self._counts += state["counts"]
-
-    def merge(self, other: PanopticQuality) -> None:
-        """Adds what another one has counted."""
-        self.merge_state(other.state())
+        self._images[index] = _match(table, pred_segments, label_segments, self._places)
 
     def result(self, *, chunks: int = 1) -> PanopticResult:
         """The figures.
@@ -214,9 +174,12 @@ class PanopticQuality:
         Args:
             chunks: processes of the official tool whose order of sums is wanted.
         """
-        ious = self._sum_ious(chunks)
+        images = self._in_order()
+        ious = self._sum_ious([image.found for image in images], chunks)
+        tps = self._count([k for k, _ in image.found] for image in images)
+        fps, fns = (self._count(getattr(image, name) for image in images) for name in ("wrong", "missed"))
         pq, sq, rq = [], [], []
-        for iou, (tp, fp, fn) in zip(ious, self._counts.tolist()):
+        for iou, tp, fp, fn in zip(ious, tps, fps, fns):
             occurs = tp + fp + fn > 0
             weight = tp + 0.5 * fp + 0.5 * fn
             pq.append(iou / weight if occurs else math.nan)
@@ -229,22 +192,26 @@ class PanopticQuality:
             pq=tuple(pq),
             sq=tuple(sq),
             rq=tuple(rq),
-            tp=tuple(self._counts[:, 0].tolist()),
-            fp=tuple(self._counts[:, 1].tolist()),
-            fn=tuple(self._counts[:, 2].tolist()),
+            tp=tps,
+            fp=fps,
+            fn=fns,
             all=_mean(pq, sq, rq, [True] * len(things)),
             things=_mean(pq, sq, rq, things),
             stuff=_mean(pq, sq, rq, [not thing for thing in things]),
         )
 
-    def _sum_ious(self, chunks: int) -> list[float]:
+    def _count(self, classes: Iterable[list[int]]) -> tuple[int, ...]:
+        """How often each class occurs in lists of classes."""
+        counts = Counter(itertools.chain.from_iterable(classes))
+        return tuple(counts[k] for k in range(len(self.categories)))
+
+    def _sum_ious(self, matches: Sequence[list[tuple[int, float]]], chunks: int) -> list[float]:
         """Sum of the matches' IoUs per class, chunk by chunk."""
         ious = [0.0] * len(self.categories)
-        images = list(self._matches)
-        for chunk in np.array_split(np.arange(len(images)), chunks):
+        for chunk in np.array_split(np.arange(len(matches)), chunks):
             part = [0.0] * len(self.categories)
             for i in chunk.tolist():
-                for k, iou in images[i]:
+                for k, iou in matches[i]:
                     part[k] += iou
             ious = [a + b for a, b in zip(ious, part)]
         return ious
@@ -332,8 +299,8 @@ def _match(
     pred_segments: Sequence[Segment],
     label_segments: Sequence[Segment],
     class_places: Mapping[int, int],
-) -> tuple[np.ndarray, list[tuple[int, float]]]:
-    """(C, 3) TP, FP and FN of an image, and (class, IoU) of its matches."""
+) -> _Matches:
+    """What matches in an image, and what does not."""
     preds, labels = _side(pred_segments, class_places), _side(label_segments, class_places)
     crowd, label_areas, last_crowds = _label_facts(table, label_segments, labels, class_places)
     row_pred, row_label = preds.places(table.pred), labels.places(table.gt)
@@ -356,11 +323,8 @@ def _match(
     missed[g[match]] = False
     wrong = ignored / pred_areas <= 0.5
     wrong[p[match]] = False
-    found = labels.classes[g[match]]
-    counts = [
-        np.bincount(k, minlength=len(class_places)) for k in (found, preds.classes[wrong], labels.classes[missed])
-    ]
-    return np.stack(counts, axis=1), list(zip(found.tolist(), iou[match].tolist()))
+    found = list(zip(labels.classes[g[match]].tolist(), iou[match].tolist()))
+    return _Matches(found, preds.classes[wrong].tolist(), labels.classes[missed].tolist())
 
 
 def _label_facts(

@@ -133,10 +133,15 @@ def joint_runs(first: np.ndarray, second: np.ndarray) -> Runs:
     a, b = first.ravel(), second.ravel()
     changes = _changes(a, b)
     busy = changes.view(np.uint64) != 0
-    if np.count_nonzero(busy) > _RESTLESS * len(busy) and _is_byte(a) and _is_byte(b):
+    words = _set_bytes(busy, np.flatnonzero(busy.view(np.uint64) != 0))
+    if len(words) > _RESTLESS * len(busy) and _is_byte(a) and _is_byte(b):
         return _count_pixels(a, b)
-    starts = _set_bytes(changes, _set_bytes(busy, np.flatnonzero(busy.view(np.uint64) != 0)))
-    return Runs(a[starts], b[starts], np.diff(starts, append=a.size))
+    starts = _set_bytes(changes, words)
+    lengths = np.empty_like(starts)
+    np.subtract(starts[1:], starts[:-1], out=lengths[:-1])
+    lengths[-1:] = a.size - starts[-1:]
+    # with "wrap" take does not look for places outside, of which there are none
+    return Runs(a.take(starts, mode="wrap"), b.take(starts, mode="wrap"), lengths)
 
 
 def _changes(a: np.ndarray, b: np.ndarray) -> np.ndarray:
@@ -160,7 +165,8 @@ def _set_bytes(values: np.ndarray, words: np.ndarray) -> np.ndarray:
         words: ascending numbers of the 8-byte words that are not all 0.
     """
     inside = np.flatnonzero(values.view(np.uint64)[words].view(np.uint8) != 0)
-    return (words[inside >> 3] << 3) + (inside & 7)
+    skipped = (words - np.arange(len(words))) << 3  # bytes of the words left out before each of these
+    return inside + skipped[inside >> 3]
 
 
 def _is_byte(values: np.ndarray) -> bool:

@@ -73,9 +73,9 @@ def _fed(glue: Glue) -> str:
     """
     made: dict[tuple[str, str], list[Call]] = {}
     for call in glue.reference.calls:
-        made.setdefault((call.where, call.kind), []).append(call)
+        made.setdefault(_place(call, glue), []).append(call)
     for own in glue.port.calls:
-        waiting = made.get((own.where, own.kind))
+        waiting = made.get(_place(own, glue))
         if own.kind not in _PAIRED or not waiting:
             continue
         partner = waiting.pop(0)
@@ -83,6 +83,12 @@ def _fed(glue: Glue) -> str:
             if not values.same(theirs, ours):
                 return _told_input(own, index, np.asarray(theirs, np.float64), np.asarray(ours, np.float64))
     return ""
+
+
+def _place(call: Call, glue: Glue) -> tuple[str, str]:
+    """(where, kind) of a call; where is of no matter if both sides make as many of this kind."""
+    numbers = [sum(other.kind == call.kind for other in side.calls) for side in (glue.reference, glue.port)]
+    return ("" if numbers[0] == numbers[1] else call.where, call.kind)
 
 
 def _told_input(own: Call, index: int, theirs: np.ndarray, ours: np.ndarray) -> str:
@@ -125,6 +131,8 @@ def _of_call(own: Call, glue: Glue, known: Known, port: Any, finding: Finding, r
 
 
 def _of_output(own: Call, partner: Call) -> str:
+    if own.kind == "dropout":
+        return f"the {own} draws at random on both sides: as it is no layer, it is not switched off; set its rate to 0"
     ours = values.function_between(own.inputs[0], own.output)
     theirs = values.function_between(partner.inputs[0], partner.output)
     if ours and ours != theirs:
@@ -164,7 +172,14 @@ def _of_value(name: str, glue: Glue, known: Known) -> str:
     if name.startswith("output/"):
         key = name.partition("/")[2]
         return _of_tensor(f"output {key}", glue.outputs.get(key), glue.own_outputs.get(key), glue, known)
-    parts = name.partition("@")[0].split(".")
+    path = name.partition("@")[0]
+    expected, actual = glue.reference.outputs.get(path), glue.port.outputs.get(path)
+    fed = list(zip(glue.reference.inputs.get(path, ()), glue.port.inputs.get(path, ())))
+    if expected is not None and actual is not None and fed and all(values.same(*pair) for pair in fed):
+        said = _of_tensor(f"what {path} returns", expected, actual, glue, known)
+        if said:
+            return said
+    parts = path.split(".")
     for end in range(len(parts), 0, -1):  # a layer that has this one inside may get what is not the reference's
         path = ".".join(parts[:end])
         expected, actual = glue.reference.inputs.get(path), glue.port.inputs.get(path)

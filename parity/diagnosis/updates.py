@@ -32,6 +32,7 @@ class Rule:
         decay: added to the gradient, times the parameter.
         beta1: of Adam, or None.
         beta2: of Adam, or None.
+        gains: 1 - beta1 and 1 - beta2, with all their digits where the betas are next to 1; or None.
         epsilon: of Adam, or None.
         decoupled: weight decay beside Adam's quotient (AdamW).
         boost: the update over rate * velocity: 1 + momentum for Nesterov's, else 1; None if no multiple.
@@ -44,6 +45,7 @@ class Rule:
     epsilon: float | None = None
     decoupled: float = 0.0
     boost: float | None = None
+    gains: tuple[float, float] | None = None
 
 
 def fit(target: np.ndarray, parts: Sequence[np.ndarray]) -> tuple[list[float], float]:
@@ -90,36 +92,69 @@ def _read_adam(name: str, step: Arrays, moment: np.ndarray, parts: Sequence[np.n
     numbers, residual = fit(moment, parts)
     if residual > FITS or abs(numbers[0]) < TINY:  # nothing is learnt of a gradient that is 0
         return None
-    beta1 = 1.0 - numbers[0]
-    decay = numbers[1] / numbers[0] if len(numbers) > 1 else 0.0
+    first, decay = numbers[0], numbers[1] / numbers[0] if len(numbers) > 1 else 0.0
     square, update = step[f"optimizer/{name}.moment2"], step[f"update/{name}"]
-    corrected = moment / (1.0 - beta1)
-    quotient, misfit = fit(square, [corrected**2])
-    beta2 = 1.0 - quotient[0] if misfit <= FITS else None
-    if beta2 is None or not rate:
-        return Rule(1.0, decay, beta1, beta2)
-    epsilon, decoupled = _epsilon(update / -rate, corrected, np.sqrt(square / (1.0 - beta2)), parts[-1])
-    return Rule(1.0, decay, beta1, beta2, epsilon, decoupled)
+    corrected = moment / first
+    (second, *_), misfit = fit(square, [corrected**2])
+    if misfit > FITS or second <= 0.0:
+        return Rule(1.0, decay, 1.0 - first)
+    rule = Rule(1.0, decay, 1.0 - first, 1.0 - second, gains=(first, second))
+    if not rate:
+        return rule
+    epsilon, decoupled = _epsilon(update / -rate, corrected, np.sqrt(square / second), parts[1:])
+    return replace(rule, epsilon=epsilon, decoupled=decoupled)
 
 
-def _epsilon(update: np.ndarray, mean: np.ndarray, root: np.ndarray, before: np.ndarray) -> tuple[float | None, float]:
-    """(epsilon, decoupled decay) of update = mean / (root + epsilon) + decay * before."""
-    epsilon, decoupled = 1e-8, 0.0
-    learnt = root > 0
-    update, mean, root, before = (value[learnt] for value in (update, mean, root, before))
-    if not update.size:
-        return None, 0.0
+def _epsilon(
+    update: np.ndarray, mean: np.ndarray, root: np.ndarray, decaying: Sequence[np.ndarray]
+) -> tuple[float | None, float]:
+    """(epsilon, decoupled decay) of update = mean / (root + epsilon) + decay * what decays, if anything does.
+
+    Of what rounding leaves open there is None, or no decay.
+    """
+    told = _telling(root)
+    update, mean, root, *decaying = (value.ravel()[told] for value in (update, mean, root, *decaying))
+    if not update.size or not decaying:
+        return (_epsilon_beside(update, mean, root) if update.size else None), 0.0
+    (before,) = decaying
+    epsilon, decoupled = _epsilon_beside(update, mean, root), 0.0
+    plain = _rest(update, mean, root, epsilon)
     for _ in range(20):  # each is found with the other held; both are small
-        numbers, _residual = fit(update - mean / (root + epsilon), [before])
-        decoupled = numbers[0] if abs(numbers[0]) > 1e-9 else 0.0
-        rest = update - decoupled * before
-        usable = np.abs(rest) > 1e-3
-        if not usable.any():
-            return None, decoupled
-        smallest = np.argsort(root[usable].ravel())[: max(1, usable.sum() // 4)]
-        found = (mean[usable] / rest[usable] - root[usable]).ravel()[smallest]
-        epsilon = max(float(np.median(found)), 0.0)
+        last = decoupled
+        decoupled = fit(_rest(update, mean, root, epsilon), [before])[0][0]
+        epsilon = _epsilon_beside(update - decoupled * before, mean, root)
+        if abs(decoupled - last) <= 1e-12:
+            break
+    left = _rest(update - decoupled * before, mean, root, epsilon)
+    if np.abs(left).max() > 0.1 * np.abs(plain).max():
+        return _epsilon_beside(update, mean, root), 0.0
     return epsilon, decoupled
+
+
+def _rest(update: np.ndarray, mean: np.ndarray, root: np.ndarray, epsilon: float | None) -> np.ndarray:
+    """What Adam's quotient leaves of an update over its rate."""
+    return update - mean / (root + (epsilon or 0.0))
+
+
+def _epsilon_beside(update: np.ndarray, mean: np.ndarray, root: np.ndarray) -> float | None:
+    """The epsilon of update = mean / (root + epsilon); None if it does not show."""
+    usable = np.abs(update) > 1e-3
+    if not usable.any():
+        return None
+    smallest = np.argsort(root[usable])[: max(1, usable.sum() // 4)]
+    found = (mean[usable] / update[usable] - root[usable])[smallest]
+    epsilon = float(np.median(found))
+    spread = float(np.median(np.abs(found - epsilon)))
+    return epsilon if epsilon > 0.0 and spread <= 0.1 * epsilon else None
+
+
+def _telling(root: np.ndarray) -> np.ndarray:
+    """Indices of elements that learn: those with the smallest roots, beside which epsilon shows, and some of all."""
+    learnt = np.flatnonzero(root > 0)
+    if learnt.size <= 2 * SAMPLES:
+        return learnt
+    small = learnt[np.argpartition(root.ravel()[learnt], SAMPLES)[:SAMPLES]]
+    return np.union1d(small, learnt[:: -(-learnt.size // SAMPLES)])
 
 
 _NAMES = {
@@ -150,11 +185,9 @@ def compare_rules(ours: Mapping[str, Rule | None], theirs: Mapping[str, Rule | N
 
 def _scaled(own: Rule | None, other: Rule | None) -> Rule | None:
     """Adam's rule with the reference's betas, where both moments are what they make of gradients times a constant."""
-    if own is None or other is None or None in (own.beta1, own.beta2, other.beta1, other.beta2):
+    if own is None or other is None or own.gains is None or other.gains is None:
         return own
-    if other.beta1 == 1.0 or other.beta2 == 1.0:
-        return own
-    first, second = (1.0 - own.beta1) / (1.0 - other.beta1), (1.0 - own.beta2) / (1.0 - other.beta2)
+    first, second = (mine / theirs for mine, theirs in zip(own.gains, other.gains))
     if abs(first - 1.0) <= 1e-6 or abs(second / first**2 - 1.0) > 1e-6:
         return own
     return replace(own, scale=first, beta1=other.beta1, beta2=other.beta2, epsilon=None)

@@ -88,8 +88,21 @@ def relation(expected: np.ndarray, actual: np.ndarray) -> str:
     name = function_between(expected, actual)
     if name and name != "the identity":
         return f"is {name} of the reference's, as if that function were applied once more"
-    shifted = _shift(expected, actual)
-    return shifted or few(expected, actual)
+    return _shift(expected, actual) or dropped(expected, actual) or few(expected, actual)
+
+
+def dropped(expected: np.ndarray, actual: np.ndarray) -> str:
+    """A clause if some elements of `actual` are 0 and the others those of `expected`, enlarged to make up for them."""
+    lost = (actual == 0) & (expected != 0)
+    if expected.shape != actual.shape or not lost.any() or lost.all():
+        return ""
+    factor = ratio(expected[~lost], actual[~lost])
+    if factor is None or factor < 1.0:
+        return ""
+    return (
+        f"is 0 in {100 * lost.mean():.3g} % of its elements and {factor:.6g} times the reference's elsewhere: a dropout"
+        f" of {1.0 - 1.0 / factor:.3g} that is on"
+    )
 
 
 def _moves(ndim: int) -> Iterable[tuple[str, Callable[[np.ndarray], np.ndarray]]]:

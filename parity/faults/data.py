@@ -6,7 +6,7 @@ import functools
 import inspect
 import sys
 from collections.abc import Iterator, Mapping
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from typing import Any, Callable
 
 import numpy as np
@@ -215,6 +215,24 @@ def pred_other_output(patient: Patient) -> Iterator[Fault]:
             yield Fault("pred-other-output", other, plant, begins="postprocess", point=r".*", words=(other,))
 
 
+@contextmanager
+def _merging_with(keyword: str, default: Any, other: Callable[[Any], Any]) -> Iterator[None]:
+    """Within the block whoever calls the panoptic merging, or what stands for it then, gives it another setting."""
+    from paddleseg_ext import postprocess
+
+    called = postprocess.panoptic_deeplab
+
+    @functools.wraps(called)
+    def merged(*args: Any, **kwargs: Any) -> Any:
+        return called(*args, **{**kwargs, keyword: other(kwargs.get(keyword, default))})
+
+    with ExitStack() as stack:
+        for module in [m for key, m in sys.modules.items() if key.startswith(("paddleseg_ext", "parity.cases"))]:
+            if getattr(module, "panoptic_deeplab", None) is called:
+                set_attributes(stack, module, panoptic_deeplab=merged)
+        yield
+
+
 def _keyword(name: str, text: str, keyword: str, other: Callable[[Any], Any]) -> None:
     """A kind that calls the panoptic merging with another setting."""
 
@@ -229,13 +247,13 @@ def _keyword(name: str, text: str, keyword: str, other: Callable[[Any], Any]) ->
         default = inspect.signature(own).parameters[keyword].default
 
         def plant(patient: Patient, stack: ExitStack) -> None:
-            @functools.wraps(own)
-            def merged(*args: Any, **kwargs: Any) -> Any:
-                return own(*args, **{**kwargs, keyword: other(kwargs.get(keyword, default))})
+            right = patient.case.port.postprocess
 
-            for module in [m for key, m in sys.modules.items() if key.startswith(("paddleseg_ext", "parity.cases"))]:
-                if getattr(module, "panoptic_deeplab", None) is own:
-                    set_attributes(stack, module, panoptic_deeplab=merged)
+            def wrong(outputs: Any) -> Any:
+                with _merging_with(keyword, default, other):
+                    return right(outputs)
+
+            change_side(patient, stack, postprocess=wrong)
 
         if "panoptic" in patient.case.name:
             yield Fault(name, keyword, plant, begins="postprocess", point=r".*", words=(keyword,))

@@ -282,6 +282,17 @@ def dropout_mode(patient: Patient) -> Iterator[Fault]:
         yield Fault("dropout-mode", path, plant, stages=("forward_train",), point=layer_point(path), words=words)
 
 
+@kind("dropout-on", "a dropout is on in evaluation too, as a function that nothing switches off")
+def dropout_on(patient: Patient) -> Iterator[Fault]:
+    """`F.dropout(x, 0.1)`, whose `training` is True by default, where the original has none, or none in evaluation."""
+    for path, layer in patient.layers(nn.Conv2D, nn.ReLU, nn.Sequential, leaf=False):
+
+        def plant(patient: Patient, stack: ExitStack, layer: Any = layer) -> None:
+            wrap_forward(stack, layer, lambda own, *x: F.dropout(own(*x), 0.1))
+
+        yield Fault("dropout-on", path, plant, stages=("forward",), words=("dropout",))
+
+
 @kind("one-element", "one element of a layer's output is off by 1e-6")
 def one_element(patient: Patient) -> Iterator[Fault]:
     """What a mean over the tensor hides."""

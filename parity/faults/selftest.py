@@ -102,9 +102,12 @@ def _visit(case: Case, small: Case, deal: Deal, score: Score, *, seed: int, site
 
 
 def smaller(case: Case, size: tuple[int, int] | None) -> Case:
-    """The case with few training steps, at this size or the smallest that it names."""
+    """The case with few training steps, at this size or the smallest that it names.
+
+    The run goes on for two steps after those of the `step` stage: what is lost between them shows in the last loss.
+    """
     step = dataclasses.replace(case.step, steps=min(case.step.steps, 2))
-    trajectory = dataclasses.replace(case.trajectory, steps=min(case.trajectory.steps, 4))
+    trajectory = dataclasses.replace(case.trajectory, steps=max(min(case.trajectory.steps, 4), step.steps + 2))
     chosen = size or min([case.size, *case.extra_sizes], key=lambda pair: pair[0] * pair[1])
     return dataclasses.replace(case, step=step, trajectory=trajectory, size=chosen, extra_sizes=())
 

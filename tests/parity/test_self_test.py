@@ -20,6 +20,7 @@ CHEAP = (
     "conv-same",
     "concat-order",
     "resize-corners",
+    "dropout-on",
     "weight-transposed",
     "merged-outputs",
     "merged-inputs",

@@ -8,12 +8,12 @@ from dataclasses import dataclass
 import numpy as np
 import pytest
 
-from parity import Case, inputs
+from parity import Case, bench, inputs
 from parity.case import Schedule, Side
 from parity.cases import engine
 from parity.faults.fault import Fault
 from parity.faults.score import Score
-from parity.faults.selftest import _check_clean, self_test
+from parity.faults.selftest import _check_clean, self_test, smaller
 from parity.faults.sizes import smallest
 from parity.faults.ward import Ward
 
@@ -25,6 +25,7 @@ KINDS = (
     "frozen-epsilon",
     "frozen-updated",
     "frozen-trainable",
+    "dropout-on",
     "conv-same",
     "conv-stride",
     "conv-padding",
@@ -179,7 +180,9 @@ def test_a_wrong_port_is_an_alarm_with_each_seed_and_nothing_is_planted_in_it():
     assert score.alarms[0].startswith("toy, seed 1: forward/mid.norm: max rel")
 
 
-def test_another_momentum_is_told_from_the_trajectory_where_the_steps_are_too_few_to_show_it():
+def with_momentum(steps):
+    """The case with SGD, and this many steps looked at."""
+
     def reference_sgd(model, losses, schedule):
         from parity.reference.optim import ScheduledSGD
 
@@ -196,7 +199,11 @@ def test_another_momentum_is_told_from_the_trajectory_where_the_steps_are_too_fe
         name: dataclasses.replace(getattr(CASE, name), optimizer=optimizer)
         for name, optimizer in (("reference", reference_sgd), ("port", port_sgd))
     }
-    case = dataclasses.replace(CASE, step=Schedule(steps=1), **sides)
+    return dataclasses.replace(CASE, step=Schedule(steps=steps), **sides)
+
+
+def test_another_momentum_is_told_from_the_trajectory_where_the_steps_are_too_few_to_show_it():
+    case = with_momentum(steps=1)
     score = self_test([case], kinds=["momentum", "accumulators-forgotten"], seeds=1)
     momentum, forgotten = score.outcomes
     assert (momentum.verdict, momentum.stage, momentum.localised, momentum.explained) == (
@@ -207,6 +214,18 @@ def test_another_momentum_is_told_from_the_trajectory_where_the_steps_are_too_fe
     )
     assert "momentum 0.95, reference 0.9" in momentum.cause and "step 2 updated differently" in momentum.cause
     assert forgotten.verdict == "caught" and forgotten.explained, forgotten
+
+
+def test_another_momentum_is_told_where_steps_that_agree_are_too_large_to_be_kept(monkeypatch):
+    monkeypatch.setattr(bench, "LARGE", 0)
+    (outcome,) = self_test([with_momentum(steps=2)], kinds=["momentum"], seeds=1).outcomes
+    assert (outcome.stage, outcome.localised) == ("step", True) and "momentum 0.95, reference 0.9" in outcome.cause
+
+
+def test_a_run_goes_on_for_two_steps_after_those_that_are_looked_at():
+    case = dataclasses.replace(CASE, step=Schedule(steps=1), trajectory=Schedule(steps=2))
+    assert smaller(case, None).trajectory.steps == 3
+    assert smaller(dataclasses.replace(case, trajectory=Schedule(steps=9)), None).trajectory.steps == 4
 
 
 def normed():

@@ -36,6 +36,14 @@ def test_one_changed_element_is_found_and_located():
     assert values.relation(IMAGE, changed) == "differs in 1 of 210 elements only, first at [1, 2, 3, 4]"
 
 
+def test_a_dropout_is_recognised_by_its_holes_and_what_makes_up_for_them():
+    holes = np.random.RandomState(1).uniform(size=IMAGE.shape) < 0.25
+    said = values.relation(IMAGE, np.where(holes, 0.0, IMAGE / 0.75))
+    assert f"is 0 in {100 * holes.mean():.3g} % of its elements and 1.33333 times" in said
+    assert said.endswith("a dropout of 0.25 that is on")
+    assert "dropout" not in values.relation(IMAGE, np.where(holes, 0.0, 0.75 * IMAGE))
+
+
 def test_a_line_of_a_tensor_is_recognised():
     assert values.line(IMAGE, 0.5 * IMAGE + 0.25) == "is 0.5 times the reference's +0.25"
     assert values.line(IMAGE, IMAGE**2) == ""
@@ -74,8 +82,8 @@ def sgd_step(gradient, before, *, rate=0.1, decay=0.0, scale=1.0, momentum=0.9, 
     return {"learning_rate/w": rate, "optimizer/w.velocity": total, "update/w": update}
 
 
-def adam_step(gradient, before, *, rate=0.1, decay=0.0, decoupled=0.0, beta1=0.9, beta2=0.999, epsilon=1e-8):
-    total = gradient + decay * before
+def adam_step(gradient, before, *, rate=0.1, decay=0.0, decoupled=0.0, beta1=0.9, beta2=0.999, epsilon=1e-8, scale=1.0):
+    total = scale * gradient + decay * before
     moment1, moment2 = (1 - beta1) * total, (1 - beta2) * total**2
     update = -rate * (moment1 / (1 - beta1) / (np.sqrt(moment2 / (1 - beta2)) + epsilon)) - rate * decoupled * before
     numbers = {"optimizer/w.moment1": moment1, "optimizer/w.moment2": moment2}
@@ -83,6 +91,12 @@ def adam_step(gradient, before, *, rate=0.1, decay=0.0, decoupled=0.0, beta1=0.9
 
 
 GRADIENT, BEFORE = RANDOM.standard_normal((2, 60, 5))
+
+
+def test_of_two_numbers_no_decay_is_fitted():
+    gradient, before = GRADIENT[0, :2], BEFORE[0, :2]
+    rules = [updates.read("w", adam_step(gradient, before, epsilon=e), gradient, before) for e in (1e-6, 1e-8)]
+    assert [rule.decoupled for rule in rules] == [0.0, 0.0]
 
 
 def said_of(step, ours, theirs):
@@ -112,6 +126,8 @@ def test_a_step_of_sgd_is_fitted(ours, theirs, said):
         ({"decay": 1e-4}, {"decay": 0.0}, "weight decay 0.0001, reference 0"),
         ({"decoupled": 0.01}, {}, "AdamW"),
         ({"epsilon": 1e-3}, {"epsilon": 1e-5}, "epsilon 0.001, reference 1e-05"),
+        ({"epsilon": 1e-6}, {}, "epsilon 1e-06, reference 1e-08"),
+        ({"scale": 1.2e-5}, {}, "1.2e-05 times the reference's"),
     ],
 )
 def test_a_step_of_adam_is_fitted(ours, theirs, said):
@@ -261,8 +277,8 @@ def test_a_buffer_that_is_a_parameter_is_told():
     )
 
 
-def sampled(grid, features=IMAGE):
-    return Pass(calls=[Call("grid_sample", "grid_sample", "head", 0, [features, grid], np.zeros(1))])
+def sampled(grid, features=IMAGE, where="head"):
+    return Pass(calls=[Call("grid_sample", "grid_sample", where, 0, [features, grid], np.zeros(1))])
 
 
 @pytest.mark.parametrize(
@@ -282,6 +298,33 @@ def test_points_that_are_read_otherwise_are_told(change, said):
     passes = glue.Glue(sampled(grid), sampled(change(grid)), {}, {})
     found = glue.explain(Finding("forward/fc", "fail"), passes, [], None, None)
     assert said in found and bool(found) == bool(said)
+
+
+def test_who_calls_the_sampling_does_not_matter_if_both_call_it_as_often():
+    grid = RANDOM.uniform(-1, 1, (2, 5, 1, 2))
+    passes = glue.Glue(sampled(grid, where=""), sampled(grid[..., ::-1]), {}, {})
+    assert "x and y exchanged" in glue.explain(Finding("forward/fc", "fail"), passes, [], None, None)
+
+
+def test_what_a_layer_leaves_out_after_the_layers_inside_it_is_told():
+    relu = np.maximum(IMAGE, 0)
+    theirs = Pass([Call("relu", "relu", "block", 0, [IMAGE], relu)], {"block": [2 * IMAGE]}, {"block": relu})
+    theirs.outputs["block.norm"] = IMAGE
+    ours = Pass([], {"block": [2 * IMAGE]}, {"block": IMAGE})
+    found = glue.explain(Finding("forward/block", "fail"), glue.Glue(theirs, ours, {}, {}), [], None, None)
+    assert found.endswith("what block returns is the output of block.norm, which the reference first puts through relu")
+
+
+@pytest.mark.parametrize(("rate", "said"), [(0.5, "random on both sides"), (0.1, "p 0.5, reference 0.1")])
+def test_a_dropout_between_layers_is_told(rate, said):
+    holes = RANDOM.uniform(size=(2, *IMAGE.shape)) < 0.5
+    calls = [Call("dropout", "dropout", "head", 0, [IMAGE], np.where(drop, 0, 2 * IMAGE), {"p": 0.5}) for drop in holes]
+    calls[0].settings["p"] = rate
+    passes = glue.Glue(Pass(calls=calls[:1]), Pass(calls=calls[1:]), {}, {})
+    passes.reference.outputs["stem"] = IMAGE
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(glue, "_what_if", lambda *arguments: "")
+        assert said in glue.explain(Finding("forward/fc", "fail"), passes, [], None, None)
 
 
 # --- figures: each is computed here by its definition ---------------------------------------------------------------

@@ -177,6 +177,18 @@ def test_several_processes_give_the_figures_of_one() -> None:
     assert total.result() == whole.result() and total.num_images == 7
 
 
+def test_a_map_that_does_not_fit_its_segments_or_was_counted_elsewhere_is_refused() -> None:
+    metric, other = CocoInstanceAP(CATEGORIES), CocoInstanceAP(CATEGORIES)
+    ids = square(9).astype(np.int64) * 5
+    with pytest.raises(DataError, match=r"street: prediction: the map has the ids \[5\], which no segment lists"):
+        metric.update(ids, [], ids, [Segment(5, 1)], image="street")
+    for one in (metric, other):
+        one.update(ids, [Segment(5, 1, 0.5)], ids, [Segment(5, 1)], index=3)
+    with pytest.raises(DataError, match=r"the images \[3\] were counted by two processes"):
+        metric.merge(other)
+    assert metric.num_images == 1
+
+
 def test_no_images_have_no_figures() -> None:
     result = CocoInstanceAP(CATEGORIES).result()
     assert math.isnan(result.mean_ap) and result.summary().startswith("AP -, AP50 -, AP75 -, small -")

@@ -112,6 +112,17 @@ def test_the_matrix_is_what_a_loop_over_pixels_counts(dtype: type, cell: int) ->
     assert matrix.matrix[:, 5].sum() == 0
 
 
+@pytest.mark.parametrize(("num_classes", "ignore_index"), [(2, -1), (2, 300), (300, 1000)])
+@pytest.mark.parametrize("dtype", [bool, np.uint8, np.int8])
+def test_maps_need_not_be_able_to_hold_the_ignored_value_or_all_classes(
+    num_classes: int, ignore_index: int, dtype: type
+) -> None:
+    matrix = ConfusionMatrix(num_classes, ignore_index)
+    matrix.update(np.array([[0, 1, 1]], dtype), np.array([[0, 0, 1]], dtype))
+    assert matrix.matrix[:2, :2].tolist() == [[1, 1], [0, 1]]
+    assert matrix.matrix.sum() == 3
+
+
 def test_a_prediction_of_another_size_is_refused_with_the_name_of_the_image() -> None:
     with pytest.raises(DataError, match=r"frankfurt_1: the prediction is 2 x 4 but the label is 2 x 5"):
         ConfusionMatrix(4).update(PRED[:, :4], LABEL, image="frankfurt_1")
