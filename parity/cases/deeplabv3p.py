@@ -21,7 +21,7 @@ import numpy as np
 
 from parity import fill, inputs
 from parity.case import Case, Probe, Schedule, Side
-from parity.cases import engine, figures
+from parity.cases import engine, figures, pipelines
 
 FLUID = "PaddlePaddle/models@release/1.6"
 BOWENC = "bowenc0221/panoptic-deeplab@cf8e20b"
@@ -144,6 +144,7 @@ def _warmup_schedule(schedule: Schedule) -> Any:
 
 # --- data of the fluid recipe ---------------------------------------------------------------------------------------
 
+FLUID_RECIPE = "configs/deeplabv3p/deeplabv3p_xception65_gn_cityscapes_769x769_500k.yml"
 CROP_SIZE = 65
 # channels reversed; scale; where in the room it has the window lies (x, y)
 DRAWS = (
@@ -164,23 +165,44 @@ def data_sample(seed: int) -> tuple[np.ndarray, np.ndarray]:
 
 def _fluid_data(seed: int) -> dict[str, np.ndarray]:
     """What the recipe's transforms make of the sample with each of `DRAWS`."""
-    from paddleseg_ext.data import transforms as t
-
     image, label = data_sample(seed)
-    pipeline = t.Compose(
-        [
-            t.ReverseChannels(),
-            t.RandomScaledCrop(crop_size=(CROP_SIZE, CROP_SIZE)),
-            t.Normalize(mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5)),
-        ]
-    )
-    points = {}
+    pipeline = pipelines.transforms(FLUID_RECIPE, {"RandomScaledCrop": {"crop_size": [CROP_SIZE, CROP_SIZE]}})
+    made = {}
     for index, (reversed_, scale, (x, y)) in enumerate(DRAWS):
         draws = [{"reverse": reversed_}, {"scale": scale, "x": x, "y": y}, {}]
-        sample = pipeline.replay({"image": image, "label": label, "meta": {}}, draws)
-        points[f"{index}/image"] = sample["image"].transpose(2, 0, 1)
-        points[f"{index}/label"] = sample["label"].astype(np.int64)
-    return points
+        made.update(pipelines.points(index, pipeline.replay({"image": image, "label": label, "meta": {}}, draws)))
+    return made
+
+
+# --- data of the other recipes --------------------------------------------------------------------------------------
+
+BOWENC_RECIPE = "configs/deeplabv3p/deeplabv3p_xception65_bn_cityscapes_1025x513_90k.yml"
+BOWENC_CROP = (73, 57)  # (width, height)
+# where in the grid of scales; where the picture lies in what is padded (y, x); where the window lies (y, x); mirrored
+BOWENC_DRAWS = (
+    (0.34, (), (0.3, 0.99), False),  # 1.0
+    (0.0, (0.4, 0.8), (0.5, 0.5), True),  # 0.5: the picture, 36 x 55, is smaller than the window
+    (0.13, (0.99, 0.2), (0.7, 0.6), False),  # 0.7: 50 x 77, lower and wider
+    (0.54, (), (0.9, 0.1), True),  # 1.3: 94 x 143, from 93.6
+    (0.99, (), (0.0, 0.7), False),  # 2.0
+)
+R103_RECIPE = "configs/deeplabv3p/deeplabv3p_r103_cityscapes_1024x512_90k.yml"
+
+
+def _bowenc_data(seed: int) -> dict[str, np.ndarray]:
+    """What the recipe's transforms draw and make with each of `BOWENC_DRAWS`."""
+    image, label = data_sample(seed)
+    pipeline = pipelines.transforms(BOWENC_RECIPE, {"RandomPaddingCrop": {"crop_size": list(BOWENC_CROP)}})
+    made = {}
+    for index, (scale, padding, window, mirrored) in enumerate(BOWENC_DRAWS):
+        given = {"image": image, "label": label, "meta": {}}
+        rng = pipelines.Fractions((scale, *padding, *window), (0.0 if mirrored else 1.0,))
+        made.update(pipelines.points(index, pipeline.replay(given, pipeline.record(given, rng)[1])))
+    return made
+
+
+def _r103_data(seed: int) -> dict[str, np.ndarray]:
+    return pipelines.detectron2(R103_RECIPE, seed)
 
 
 # --- models ---------------------------------------------------------------------------------------------------------
@@ -256,6 +278,7 @@ CASES = (
             {"type": "CrossEntropy"},
             {"weight_decay": 1e-4, "param_groups": BOWENC_GROUPS},
             _warmup_schedule,
+            _bowenc_data,
         ),
         inputs=INPUTS,
         size=(17, 305),
@@ -273,6 +296,7 @@ CASES = (
             {"type": "TopKCrossEntropy", "top_k": 0.2, "name": "loss_sem_seg"},
             {"weight_decay": 1e-4, "param_groups": DETECTRON2_GROUPS},
             _warmup_schedule,
+            _r103_data,
         ),
         inputs=INPUTS,
         size=(32, 320),

@@ -2,9 +2,10 @@
 
 - `semantic_fpn_r50`: R-50 with frozen batch norms, stem and res2 frozen, as in configs/Misc;
 - `pointrend_r50`: R-50 with batch norms that learn, which `MODEL.RESNETS.NORM: BN` gives;
-- `pointrend_r101`: R-101 with frozen batch norms, upstream's Cityscapes recipe, and its transforms.
+- `pointrend_r101`: R-101 with frozen batch norms, upstream's Cityscapes recipe.
 
-Sizes are multiples of 32, and at the extra sizes the models pad the image.
+The stage `data` compares the transforms of each case's configuration with upstream's of PointRend for Cityscapes, which
+SemanticFPN has here, too. Sizes are multiples of 32, and at the extra sizes the models pad the image.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ import numpy as np
 
 from parity import fill, inputs
 from parity.case import Case, Probe, Schedule, Side
-from parity.cases import engine, figures
+from parity.cases import engine, figures, pipelines
 
 UPSTREAM = "facebookresearch/detectron2@02b5c4e"
 NUM_CLASSES = 19
@@ -27,6 +28,11 @@ BACKBONES: dict[str, dict[str, Any]] = {
     "semantic_fpn_r50": {"depth": 50, "norm": "FrozenBN", "freeze_at": 2},
     "pointrend_r50": {"depth": 50, "norm": "BN"},
     "pointrend_r101": {"depth": 101, "norm": "FrozenBN"},
+}
+RECIPES = {
+    "semantic_fpn_r50": "configs/semantic_fpn/semantic_fpn_r50_cityscapes_1024x512_65k.yml",
+    "pointrend_r50": "configs/pointrend/pointrend_r50_cityscapes_1024x512_65k.yml",
+    "pointrend_r101": "configs/pointrend/pointrend_r101_cityscapes_1024x512_65k.yml",
 }
 PARAM_GROUPS = ({"kind": "norm", "weight_decay_mult": 0.0},)
 
@@ -69,84 +75,6 @@ def probes(seed: int, size: tuple[int, int], *, batch: int, points: bool) -> dic
         outputs["point_coords"] = draws(batch).make("probe.coords", size, seed)[:, -NUM_POINTS:]
     few = np.where(random.uniform(size=label.shape) < 0.05, label, 255)
     return {"mixed": Probe(outputs, {"label": label}), "few": Probe(outputs, {"label": few})}
-
-
-# --- data -------------------------------------------------------------------------------------------------------------
-
-SHORT_EDGES = (40, 56, 72, 128)
-MAX_SIZE = 180
-CROP_SIZE = (64, 48)  # (width, height)
-MAX_AREA = 0.75
-PIXEL_MEAN = (103.53, 116.28, 123.675)  # blue, green, red
-
-
-@dataclass(frozen=True)
-class Draws:
-    """What the pipeline draws for one sample.
-
-    Attributes:
-        short_edge: one of SHORT_EDGES.
-        seed: of the crop's windows, of which the first good one of ten counts.
-        color: of `ColorAugSSD`.
-        flip: whether.
-    """
-
-    short_edge: int
-    seed: int
-    color: Mapping[str, Any]
-    flip: bool
-
-    def windows(self) -> list[float]:
-        """Y and x of ten windows in turn, as fractions of the room that they have."""
-        return np.random.RandomState(self.seed).uniform(size=20).tolist()
-
-
-DRAWS = (
-    Draws(56, 0, {"contrast_first": True}, False),
-    Draws(72, 1, {"contrast_first": True, "brightness": 20.5, "contrast": 1.3, "saturation": 0.6, "hue": 18}, True),
-    Draws(
-        128, 2, {"contrast_first": False, "brightness": -31.0, "contrast": 0.55, "saturation": 1.45, "hue": -7}, False
-    ),
-    Draws(40, 3, {"contrast_first": False, "saturation": 1.1}, True),  # lower than the crop: taken whole
-)
-
-
-def data_sample(seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """A picture, (72, 110, 3) uint8 RGB, and its label, (72, 110) uint8: few regions, so that crops are rejected."""
-    size = (72, 110)
-    image = inputs.image(1).make("data.image", size, seed)[0].transpose(1, 2, 0)
-    label = inputs.labels(1, NUM_CLASSES, cells=7).make("data.label", size, seed)[0]
-    return np.clip(np.round(128 + 60 * image), 0, 255).astype(np.uint8), label.astype(np.uint8)
-
-
-class _Windows:
-    """Stands for a random generator: returns given positions."""
-
-    def __init__(self, fractions: list[float]) -> None:
-        self._fractions = list(fractions)
-
-    def integers(self, room: int) -> int:
-        """The next position, below `room`."""
-        return int(self._fractions.pop(0) * room)
-
-
-def _data(seed: int) -> dict[str, np.ndarray]:
-    """What the recipe's transforms make of the sample with each of `DRAWS`."""
-    from paddleseg_ext.data import transforms as t
-
-    image, label = data_sample(seed)
-    resize = t.ResizeShortestEdge(SHORT_EDGES, max_size=MAX_SIZE)
-    crop = t.RandomCropCatMaxRatio(CROP_SIZE, cat_max_ratio=MAX_AREA, attempts=9)
-    normalize = t.NormalizePixels(mean=PIXEL_MEAN, std=(1.0, 1.0, 1.0), order="BGR")
-    points = {}
-    for index, drawn in enumerate(DRAWS):
-        sample = resize.apply({"image": image, "label": label, "meta": {}}, {"short_edge": drawn.short_edge})
-        sample = crop.apply(sample, crop.draw(_Windows(drawn.windows()), sample))
-        sample = t.ColorAugSSD().apply(sample, dict(drawn.color))
-        sample = normalize.apply(t.HorizontalFlip().apply(sample, {"flip": drawn.flip}), {})
-        points[f"{index}/image"] = sample["image"].transpose(2, 0, 1)
-        points[f"{index}/label"] = sample["label"].astype(np.int64)
-    return points
 
 
 # --- the two sides ----------------------------------------------------------------------------------------------------
@@ -259,14 +187,13 @@ def _port(name: str) -> Side:
                 result[f"points_{step}"] = uncertain_points(logits, SUBDIVISION_NUM_POINTS)[0].numpy()
         return result
 
-    data = _data if name == "pointrend_r101" else None
     return Side(
         model,
         losses,
         optimizer,
         rate,
         postprocess=postprocess,
-        data=data,
+        data=lambda seed: pipelines.detectron2(RECIPES[name], seed),
         metrics=figures.SEMANTIC,
         train_step=engine.train_step,
     )

@@ -23,6 +23,8 @@ from detectron2.solver import build_optimizer
 from parity import cases
 from parity.case import Schedule, Side
 from parity.cases.deeplabv3p import CROP, NUM_CLASSES
+from parity.traces import Run
+from parity.upstream.detectron2_data import record_data
 from parity.upstream.record_detectron2 import Stepper, double_precision
 
 CASE = "deeplabv3p_r103"
@@ -30,11 +32,17 @@ FILE = "deeplab_v3_plus_R_103_os16_mg124_poly_90k_bs16.yaml"
 FOLDER = Path(detectron2.__file__).parents[1] / "projects" / "DeepLab" / "configs" / "Cityscapes-SemanticSegmentation"
 
 
-def configuration(schedule: Schedule | None = None) -> Any:
-    """Upstream's configuration, and that of a stretch of training."""
+def upstreams_own() -> Any:
+    """Upstream's configuration file."""
     cfg = get_cfg()
     add_deeplab_config(cfg)
     cfg.merge_from_file(str(FOLDER / FILE))
+    return cfg
+
+
+def configuration(schedule: Schedule | None = None) -> Any:
+    """Upstream's configuration, and that of a stretch of training."""
+    cfg = upstreams_own()
     cfg.MODEL.DEVICE, cfg.MODEL.WEIGHTS = "cpu", ""
     cfg.MODEL.RESNETS.NORM = cfg.MODEL.SEM_SEG_HEAD.NORM = "BN"
     cfg.MODEL.SEM_SEG_HEAD.ASPP_DROPOUT = 0.0
@@ -99,6 +107,11 @@ def _rate(iteration: int, schedule: Schedule) -> float:
 def sides() -> dict[str, Side]:
     """Upstream as the torch side of the case."""
     return {CASE: Side(build, lambda targets: Losses(), _optimizer, _rate)}
+
+
+def data() -> dict[str, Run]:
+    """What upstream's mapper and model make of a sample by this configuration."""
+    return {CASE: record_data("DeepLab", upstreams_own())}
 
 
 def check() -> None:

@@ -9,19 +9,14 @@ training pass.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
-from unittest import mock
 
 import detectron2
-import detectron2.data.transforms as T
 import detectron2.modeling.meta_arch.semantic_seg as segmentor
-import detectron2.projects.point_rend.color_augmentation as color
 import detectron2.projects.point_rend.point_features as point_features
 import detectron2.projects.point_rend.semantic_seg as pointrend
-import numpy as np
 import torch
 import torch.nn.functional as F
 from detectron2.config import get_cfg
@@ -34,19 +29,13 @@ from parity import cases
 from parity.case import Schedule, Side
 from parity.cases.pointrend import (
     BACKBONES,
-    CROP_SIZE,
-    DRAWS,
-    MAX_AREA,
-    MAX_SIZE,
     NUM_CLASSES,
     NUM_POINTS,
-    PIXEL_MEAN,
-    SHORT_EDGES,
     SUBDIVISION_NUM_POINTS,
-    data_sample,
     milestones,
 )
-from parity.traces import Run, Trace
+from parity.traces import Run
+from parity.upstream.detectron2_data import Script, record_data
 from parity.upstream.record_detectron2 import Proxy, double_precision, replaced, solver
 
 CHECKOUT = Path(detectron2.__file__).resolve().parents[1]
@@ -54,11 +43,17 @@ POINTREND = "projects/PointRend/configs/SemanticSegmentation/pointrend_semantic_
 SEMANTIC_FPN = "configs/Misc/semantic_R_50_FPN_1x.yaml"
 
 
-def configuration(name: str, schedule: Schedule | None = None) -> Any:
-    """Upstream's configuration of a case, and of a run of it."""
+def upstreams_own(file: str) -> Any:
+    """A configuration file of upstream's."""
     cfg = get_cfg()
     add_pointrend_config(cfg)
-    cfg.merge_from_file(str(CHECKOUT / (POINTREND if name.startswith("pointrend") else SEMANTIC_FPN)))
+    cfg.merge_from_file(str(CHECKOUT / file))
+    return cfg
+
+
+def configuration(name: str, schedule: Schedule | None = None) -> Any:
+    """Upstream's configuration of a case, and of a run of it."""
+    cfg = upstreams_own(POINTREND if name.startswith("pointrend") else SEMANTIC_FPN)
     cfg.MODEL.DEVICE = "cpu"
     cfg.MODEL.PIXEL_MEAN, cfg.MODEL.PIXEL_STD = [0.0, 0.0, 0.0], [1.0, 1.0, 1.0]
     cfg.MODEL.RESNETS.DEPTH = BACKBONES[name]["depth"]
@@ -71,16 +66,6 @@ def configuration(name: str, schedule: Schedule | None = None) -> Any:
         cfg.SOLVER.MAX_ITER, cfg.SOLVER.STEPS = schedule.iters, tuple(milestones(schedule))
         cfg.SOLVER.WARMUP_ITERS = schedule.warmup_iters
     return cfg
-
-
-class _Script:
-    """Returns given values one after the other, whatever it is asked for."""
-
-    def __init__(self, values: Sequence[Any]) -> None:
-        self._values = list(values)
-
-    def __call__(self, *_: Any, **__: Any) -> Any:
-        return self._values.pop(0)
 
 
 class Segmentor(segmentor.SemanticSegmentor):
@@ -104,7 +89,7 @@ class Segmentor(segmentor.SemanticSegmentor):
     def run(self, batch: Any, draws: torch.Tensor | None, entering: dict[str, list[torch.Tensor]]) -> Any:
         """Upstream's forward pass; `entering` collects what its functions are given."""
         sizes = [3 * NUM_POINTS, NUM_POINTS - 3 * NUM_POINTS // 4]
-        script = _Script([] if draws is None else [d.contiguous() for d in draws.detach().split(sizes, dim=1)])
+        script = Script([] if draws is None else [d.contiguous() for d in draws.detach().split(sizes, dim=1)])
         own_coords = point_features.get_uncertain_point_coords_with_randomness
         own_grid = point_features.get_uncertain_point_coords_on_grid
 
@@ -194,38 +179,5 @@ def check() -> None:
 
 
 def data() -> dict[str, Run]:
-    """What upstream's augmentations make of the sample with each of the case's draws."""
-    image, label = data_sample(0)
-    augmentations = [
-        T.ResizeShortestEdge(SHORT_EDGES, MAX_SIZE, "choice"),
-        T.RandomCrop_CategoryAreaConstraint("absolute", CROP_SIZE[::-1], MAX_AREA, 255),
-        color.ColorAugSSDTransform(img_format="BGR"),
-        T.RandomFlip(),
-    ]
-    trace = Trace()
-    for index, drawn in enumerate(DRAWS):
-        windows = iter(drawn.windows())
-        given = T.AugInput(np.ascontiguousarray(image[:, :, ::-1]), sem_seg=label)
-        with (
-            mock.patch("numpy.random.choice", lambda lengths, chosen=drawn.short_edge: chosen),
-            mock.patch("numpy.random.randint", lambda room, fractions=windows: int(next(fractions) * room)),
-            mock.patch("numpy.random.uniform", lambda *_, flip=drawn.flip: 0.0 if flip else 1.0),
-            replaced(color, random=_scripted_random(drawn.color)),
-        ):
-            T.AugmentationList(augmentations)(given)
-        pixels = torch.as_tensor(np.ascontiguousarray(given.image.transpose(2, 0, 1)))
-        mean, std = (torch.tensor(values).view(-1, 1, 1) for values in (PIXEL_MEAN, (1.0, 1.0, 1.0)))
-        trace.add(f"{index}/image", ((pixels - mean) / std).numpy())
-        trace.add(f"{index}/label", given.sem_seg.astype(np.int64))
-    run = Run(image.shape[:2], 0, "float32")
-    run.add(trace)
-    return {"pointrend_r101": run}
-
-
-def _scripted_random(drawn: Mapping[str, Any]) -> SimpleNamespace:
-    """Stands for the module `random` in upstream's colours: asks in upstream's order, answers by the case's draws."""
-    order = ["contrast", "saturation", "hue"] if drawn["contrast_first"] else ["saturation", "hue", "contrast"]
-    happens = [int("brightness" in drawn), int(drawn["contrast_first"]), *(int(name in drawn) for name in order)]
-    factors = [drawn[name] for name in ("brightness", *order) if name in drawn and name != "hue"]
-    shifts = [drawn["hue"]] if "hue" in drawn else []
-    return SimpleNamespace(randrange=_Script(happens), uniform=_Script(factors), randint=_Script(shifts))
+    """What upstream's mapper and model make of a sample, by its recipe for Cityscapes, which all cases have here."""
+    return dict.fromkeys(BACKBONES, record_data("PointRend", upstreams_own(POINTREND)))

@@ -39,6 +39,7 @@ if str(ROOT) not in sys.path:
     sys.path.insert(0, str(ROOT))
 
 import numpy as np  # noqa: E402
+import PIL  # noqa: E402
 import torch  # noqa: E402
 
 from parity import cases, chain  # noqa: E402
@@ -173,7 +174,8 @@ def record(case: Case, side: Side, data: Run | None, folder: Path) -> None:
             run.add(chain.replay(torch_side, case, run))
         runs[f"{size[0]}x{size[1]}/{run.dtype}"], state_dict = run, torch_side.shapes()
         print(f"{case.name} {size[0]}x{size[1]}: {len(run.points)} points", flush=True)
-    Recording(case.name, UPSTREAM, TorchSide.versions(torch_side), state_dict, runs).save(folder / case.name)
+    versions = {**TorchSide.versions(torch_side), "pillow": PIL.__version__}
+    Recording(case.name, UPSTREAM, versions, state_dict, runs).save(folder / case.name)
 
 
 def project_parts(projects: Sequence[str]) -> tuple[dict[str, Side], dict[str, Run]]:

@@ -3,32 +3,41 @@
     python parity/upstream/record_panoptic_deeplab.py --checkout PATH
 
 PATH is your own checkout of the repository at that commit; its classes compute every number: the model that its builder
-makes, its loss, its optimizer and its learning-rate schedule, from its default configuration with the Xception-65
-backbone. Stood in for is what its packages import and none of this calls: image files, drawing, pretrained weights
-from the network, and names that numpy and torchvision have removed since.
+makes, its loss, its optimizer and its learning-rate schedule, and its dataset of files with its transforms, from its
+default configuration with the Xception-65 backbone. Stood in for is what its packages import and none of this calls:
+pretrained weights from the network, and names that numpy and torchvision have removed since; and of torchvision, which
+need not be installed, the two functions that upstream's transforms call, `to_tensor` and `normalize`, by what
+torchvision documents of them. Its dataset refuses to be of another size than Cityscapes; it is told that one image is.
+Its random numbers are the case's.
 """
 
 from __future__ import annotations
 
 import argparse
+import random
 import subprocess
 import sys
+import tempfile
 import types
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 ROOT = Path(__file__).resolve().parents[2]
 if str(ROOT) not in sys.path:
     sys.path.insert(0, str(ROOT))
 
+import cv2  # noqa: E402
 import numpy as np  # noqa: E402
 import torch  # noqa: E402
+from PIL import Image  # noqa: E402
 
 from parity import cases, chain  # noqa: E402
 from parity.case import Case, Schedule, Side  # noqa: E402
-from parity.cases.deeplabv3p import BOWENC, NUM_CLASSES  # noqa: E402
+from parity.cases.deeplabv3p import BOWENC, BOWENC_CROP, BOWENC_DRAWS, NUM_CLASSES, data_sample  # noqa: E402
 from parity.torch_side import TorchSide  # noqa: E402
-from parity.traces import Recording, Run  # noqa: E402
+from parity.traces import Recording, Run, Trace  # noqa: E402
 
 CASE = "deeplabv3p_xception65_bn"
 RUNS = {
@@ -47,10 +56,14 @@ class _Anything(types.ModuleType):
 
 
 def import_upstream(checkout: Path) -> types.SimpleNamespace:
-    """Upstream's configuration, model builder, optimizer and schedule, imported from a checkout."""
-    for name in ("torchvision", "torchvision.models", "torchvision.models.utils", "segmentation.utils"):
+    """Upstream's configuration, model builder, optimizer, schedule and data, imported from a checkout."""
+    functions = ("torchvision.transforms", "torchvision.transforms.functional")
+    for name in ("torchvision", "torchvision.models", "torchvision.models.utils", *functions, "segmentation.utils"):
         sys.modules[name] = _Anything(name)
+    sys.modules["torchvision.transforms"].functional = sys.modules["torchvision.transforms.functional"]
+    sys.modules["torchvision.transforms.functional"].__dict__.update(to_tensor=to_tensor, normalize=normalize)
     sys.modules["segmentation.utils"].AverageMeter = _Meter
+    sys.modules["segmentation.utils"].__path__ = [str(checkout / "segmentation" / "utils")]
     for alias, kind in (("int", int), ("float", float), ("bool", bool)):
         if alias not in vars(np):
             setattr(np, alias, kind)
@@ -59,6 +72,8 @@ def import_upstream(checkout: Path) -> types.SimpleNamespace:
     package.__path__ = [str(checkout / "segmentation")]
     sys.modules["segmentation"] = package
     from segmentation.config import config
+    from segmentation.data.build import build_dataset_from_cfg
+    from segmentation.data.datasets import cityscapes
     from segmentation.model.build import build_segmentation_model_from_cfg
     from segmentation.solver.build import build_lr_scheduler, build_optimizer
 
@@ -67,7 +82,21 @@ def import_upstream(checkout: Path) -> types.SimpleNamespace:
         build_model=build_segmentation_model_from_cfg,
         build_optimizer=build_optimizer,
         build_lr_scheduler=build_lr_scheduler,
+        build_dataset=build_dataset_from_cfg,
+        cityscapes=cityscapes,
     )
+
+
+def to_tensor(picture: np.ndarray) -> torch.Tensor:
+    """torchvision's: (H, W, C) uint8 to (C, H, W) float32 in [0, 1]."""
+    assert picture.dtype == np.uint8
+    return torch.from_numpy(np.ascontiguousarray(picture.transpose(2, 0, 1))).float().div(255)
+
+
+def normalize(image: torch.Tensor, mean: Sequence[float], std: Sequence[float]) -> torch.Tensor:
+    """torchvision's: (image - mean) / std, channel by channel, in the image's precision."""
+    mean, std = (torch.tensor(values, dtype=image.dtype).view(-1, 1, 1) for values in (mean, std))
+    return image.sub(mean).div(std)
 
 
 class _Meter:
@@ -151,16 +180,54 @@ def _without_loss(model: torch.nn.Module) -> torch.nn.Module:
     return model
 
 
-def record(case: Case, side: Side, folder: Path) -> None:
+def record_data(upstream: types.SimpleNamespace, seed: int = 0) -> Run:
+    """What upstream's dataset makes of the case's sample, in files, with each of its draws."""
+    image, label = data_sample(seed)
+    config = configuration(upstream)
+    config.DATASET.CROP_SIZE = BOWENC_CROP[::-1]
+    trace = Trace()
+    with tempfile.TemporaryDirectory() as folder:
+        for kind, name, pixels in (("leftImg8bit", "", image), ("gtFine", "_labelTrainIds", label)):
+            path = Path(folder, kind, config.DATASET.TRAIN_SPLIT, "town", f"town_000000_000000_{kind}{name}.png")
+            path.parent.mkdir(parents=True)
+            Image.fromarray(pixels).save(path)
+        config.DATASET.ROOT = folder
+        with mock.patch.dict(upstream.cityscapes._CITYSCAPES_INFORMATION.splits_to_sizes, train=1):
+            dataset = upstream.build_dataset(config, is_train=True)
+        for index, (scale, padding, window, mirrored) in enumerate(BOWENC_DRAWS):
+            fractions = iter((*padding, *window))
+
+            def first(grid: np.ndarray, fraction: float = scale) -> None:
+                grid[0] = grid[int(fraction * len(grid))]
+
+            def between(low: int, high: int, fractions: Any = fractions) -> int:
+                return low + int(next(fractions) * (high - low + 1))
+
+            with (
+                mock.patch("numpy.random.shuffle", first),
+                mock.patch.object(random, "randint", between),
+                mock.patch.object(random, "random", lambda mirrored=mirrored: 0.0 if mirrored else 1.0),
+            ):
+                made = dataset[0]
+            assert next(fractions, None) is None, f"draw {index}: upstream drew fewer positions than the case has"
+            trace.add(f"{index}/image", made["image"].numpy())
+            trace.add(f"{index}/label", made["semantic"].numpy())
+    run = Run(image.shape[:2], seed, "float32")
+    run.add(trace)
+    return run
+
+
+def record(case: Case, side: Side, data: Run, folder: Path) -> None:
     """Runs everything and writes the recording of one case."""
-    runs, state_dict = {}, {}
+    runs, state_dict = {chain.DATA_RUN: data}, {}
     for name, plan in RUNS.items():
         torch_side = TorchSide(side, dtype=plan.dtype)
         run = Run(plan.size, plan.seed, plan.dtype)
         run.add(chain.replay(torch_side, case, run))
         runs[name], state_dict = run, torch_side.shapes()
         print(f"{case.name} {name}: {len(run.points)} points")
-    Recording(case.name, BOWENC, TorchSide.versions(torch_side), state_dict, runs).save(folder / case.name)
+    versions = {**TorchSide.versions(torch_side), "opencv": cv2.__version__}
+    Recording(case.name, BOWENC, versions, state_dict, runs).save(folder / case.name)
 
 
 def main() -> int:
@@ -181,7 +248,8 @@ def main() -> int:
     if not commit.startswith(BOWENC.partition("@")[2]):
         print(f"error: {options.checkout}: at {commit.strip() or 'no commit'}; expected {BOWENC}", file=sys.stderr)
         return 2
-    record(cases.get(CASE), upstream_side(import_upstream(options.checkout)), options.out)
+    upstream = import_upstream(options.checkout)
+    record(cases.get(CASE), upstream_side(upstream), record_data(upstream), options.out)
     return 0
 
 

@@ -76,6 +76,6 @@ def test_the_config_uses_the_proven_losses_and_transforms(recipe):
     ]  # fmt: skip
     resize, crop, color, flip, normalize = recipe["train_dataset"]["transforms"]
     assert resize["short_edge_length"] == [512, 768, 1024, 1280, 1536, 1792, 2048] and resize["max_size"] == 4096
-    assert (crop["crop_size"], crop["cat_max_ratio"], crop["attempts"]) == ([1024, 512], pointrend.MAX_AREA, 9)
+    assert (crop["crop_size"], crop["cat_max_ratio"], crop["attempts"]) == ([1024, 512], 0.75, 9)
     assert (color, flip) == ({"type": "ColorAugSSD"}, {"type": "HorizontalFlip"})
-    assert tuple(normalize["mean"]) == pointrend.PIXEL_MEAN and normalize["order"] == "BGR"
+    assert (normalize["mean"], normalize["order"]) == ([103.53, 116.28, 123.675], "BGR")  # MSRA's: blue, green, red

@@ -13,6 +13,7 @@ from paddleseg_ext.data.transforms.crop import (
 from paddleseg_ext.data.transforms.normalize import Normalize, NormalizePixels
 from paddleseg_ext.data.transforms.panoptic import PanopticDeepLabTarget
 from paddleseg_ext.data.transforms.resize import (
+    ExactStepScaling,
     RandomResize,
     RandomScale,
     Resize,
@@ -26,6 +27,7 @@ __all__ = [
     "ColorJitter",
     "Compose",
     "Draws",
+    "ExactStepScaling",
     "HorizontalFlip",
     "Normalize",
     "NormalizePixels",

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import cv2
 import numpy as np
 
@@ -33,20 +35,32 @@ def _window(array: np.ndarray, x: int, y: int, size: Size, fill: int) -> np.ndar
     return out
 
 
-def _pad(sample: Sample, below: int, right: int, *, image_value: float, label_value: int) -> Sample:
-    """Adds rows below and columns at the right; the image becomes float32 in any case."""
-    if below == 0 and right == 0:
-        return {**sample, "image": sample["image"].astype(np.float32, copy=False)}
+def _pad(
+    sample: Sample, room: Size, *, at: Size = (0, 0), image_value: float | Sequence[float], label_value: int
+) -> Sample:
+    """Adds (rows, columns) `room` around the image, which becomes float32 in any case.
 
-    def padded(array: np.ndarray, value: float) -> np.ndarray:
+    Args:
+        sample: left as it is.
+        room: rows and columns to add.
+        at: how many of them are above and at the left.
+        image_value: of new pixels, of all channels or of each.
+        label_value: of new label pixels.
+    """
+    if room == (0, 0):
+        return {**sample, "image": sample["image"].astype(np.float32, copy=False)}
+    (top, left), (below, right) = at, (room[0] - at[0], room[1] - at[1])
+
+    def padded(array: np.ndarray, value: float | Sequence[float]) -> np.ndarray:
         channels = 1 if array.ndim == 2 else array.shape[2]
-        return cv2.copyMakeBorder(array, 0, below, 0, right, cv2.BORDER_CONSTANT, value=(value,) * channels)
+        values = tuple(value) if isinstance(value, Sequence) else (value,) * channels
+        return cv2.copyMakeBorder(array, top, below, left, right, cv2.BORDER_CONSTANT, value=values)
 
     return map_geometry(
         sample,
         lambda image: padded(image.astype(np.float32), image_value),
         lambda array, fill: padded(array, label_value if fill == IGNORE else fill),
-        {"op": "padding", "size": list(size_of(sample))},
+        {"op": "padding", "size": list(size_of(sample))} if at == (0, 0) else None,
     )
 
 
@@ -91,33 +105,50 @@ class ResizeUpRandomCrop(Transform):
 
 @TRANSFORMS.register
 class RandomPaddingCrop(Transform):
-    """A random window; an image that is too small is padded below and at the right, as PaddleSeg does.
+    """A random window; an image that is too small is padded, below and at the right as PaddleSeg does, or all around.
 
     Args:
         crop_size: (width, height) of the window.
-        im_padding_value: of new image pixels, in 0..255; the image becomes float32, which 127.5 needs.
+        im_padding_value: of new image pixels, in 0..255, or of their red, green and blue; the image becomes float32,
+            which 127.5 needs.
         label_padding_value: of new label pixels.
+        random_padding: a small image lies anywhere in the window, as in bowenc0221's panoptic-deeplab, and not in its
+            upper left corner.
 
-    Upstream: PaddlePaddle/PaddleSeg@d7975e7 paddleseg/transforms/transforms.py
+    Upstream: PaddlePaddle/PaddleSeg@d7975e7 paddleseg/transforms/transforms.py; bowenc0221/panoptic-deeplab@cf8e20b
+        segmentation/data/transforms/transforms.py, RandomCrop
     """
 
     is_random = True
 
     def __init__(
-        self, crop_size: Size = (512, 512), im_padding_value: float = 127.5, label_padding_value: int = IGNORE
+        self,
+        crop_size: Size = (512, 512),
+        im_padding_value: float | Sequence[float] = 127.5,
+        label_padding_value: int = IGNORE,
+        random_padding: bool = False,
     ) -> None:
         self.crop_size = check_size(crop_size, self, "crop_size")
+        check(
+            not isinstance(im_padding_value, Sequence) or len(im_padding_value) == 3,
+            self,
+            f"im_padding_value is {im_padding_value}; expected one number, or those of red, green and blue",
+        )
         self.im_padding_value = im_padding_value
         self.label_padding_value = label_padding_value
+        self.random_padding = random_padding
 
     def draw(self, rng: np.random.Generator, sample: Sample) -> Draws:
-        """`x`, `y`: left and top of the window in pixels."""
+        """`x`, `y`: left and top of the window in pixels; `left`, `top`, if they are random: of the padding."""
         width, height = self.crop_size
         h, w = size_of(sample)
-        return {
-            "y": int(rng.integers(max(h - height, 0) + 1)),
-            "x": int(rng.integers(max(w - width, 0) + 1)),
-        }
+        draws = {}
+        if self.random_padding and (h < height or w < width):
+            draws["top"] = int(rng.integers(max(height - h, 0) + 1))
+            draws["left"] = int(rng.integers(max(width - w, 0) + 1))
+        draws["y"] = int(rng.integers(max(h - height, 0) + 1))
+        draws["x"] = int(rng.integers(max(w - width, 0) + 1))
+        return draws
 
     def apply(self, sample: Sample, draws: Draws) -> Sample:
         """Pads if needed, then crops."""
@@ -125,8 +156,8 @@ class RandomPaddingCrop(Transform):
         h, w = size_of(sample)
         sample = _pad(
             sample,
-            max(height - h, 0),
-            max(width - w, 0),
+            (max(height - h, 0), max(width - w, 0)),
+            at=(draws.get("top", 0), draws.get("left", 0)),
             image_value=self.im_padding_value,
             label_value=self.label_padding_value,
         )
@@ -229,7 +260,7 @@ class Padding(Transform):
             "at least as large; enlarge it or crop first",
         )
         return _pad(
-            sample, height - h, width - w, image_value=self.im_padding_value, label_value=self.label_padding_value
+            sample, (height - h, width - w), image_value=self.im_padding_value, label_value=self.label_padding_value
         )
 
 

@@ -56,17 +56,21 @@ def resize_pil(sample: Sample, size: Size) -> Sample:
     )
 
 
-def resize_cv2(sample: Sample, size: Size, *, interp: str = "LINEAR") -> Sample:
+def resize_cv2(sample: Sample, size: Size, *, interp: str = "LINEAR", factor: float | None = None) -> Sample:
     """Image resized by OpenCV in its own dtype, maps by its nearest neighbour.
 
     Args:
-        sample: uint8 or float32 image; the result has the same dtype.
+        sample: uint8 or float image; the result has the same dtype.
         size: (H, W) wanted.
         interp: OpenCV's name without "INTER_".
+        factor: 1 / distance of the sampled positions, whose size has to round to `size`; by default the ratios of
+            the sizes, which differ from it where they were rounded.
     """
 
     def resized(array: np.ndarray, mode: int) -> np.ndarray:
-        return cv2.resize(array, (size[1], size[0]), interpolation=mode)
+        if factor is None:
+            return cv2.resize(array, (size[1], size[0]), interpolation=mode)
+        return cv2.resize(array, None, fx=factor, fy=factor, interpolation=mode)
 
     return map_geometry(
         sample,
@@ -145,6 +149,29 @@ class ResizeStepScaling(Transform):
         """Resizes to (round(H * scale), round(W * scale)); the image becomes float32."""
         height, width = size_of(sample)
         return resize_cv2(_as_float(sample), (round(draws["scale"] * height), round(draws["scale"] * width)))
+
+
+@TRANSFORMS.register
+class ExactStepScaling(ResizeStepScaling):
+    """Scales by a factor from an even grid, as bowenc0221's panoptic-deeplab does: OpenCV bilinear on float64.
+
+    Unlike `ResizeStepScaling` it samples at distances of exactly 1 / factor, also where the sizes had to be rounded,
+    and returns uint8, for which the results lose their fraction.
+
+    Args:
+        min_scale_factor: smallest factor.
+        max_scale_factor: largest factor.
+        scale_step_size: distance of the grid; 0 draws from the whole range.
+
+    Upstream: bowenc0221/panoptic-deeplab@cf8e20b segmentation/data/transforms/transforms.py, RandomScale
+    """
+
+    def apply(self, sample: Sample, draws: Draws) -> Sample:
+        """Resizes to (round(H * scale), round(W * scale)); the image becomes uint8."""
+        (height, width), factor = size_of(sample), draws["scale"]
+        sample = {**sample, "image": sample["image"].astype(np.float64)}
+        sample = resize_cv2(sample, (round(factor * height), round(factor * width)), factor=factor)
+        return {**sample, "image": sample["image"].astype(np.uint8)}
 
 
 @TRANSFORMS.register

@@ -29,6 +29,7 @@ ALL = [
     T.RandomScale((0.5, 0.75, 1.5)),
     T.ResizeUpRandomCrop((64, 40)),
     T.ResizeStepScaling(0.5, 2.0, 0.25),
+    T.ExactStepScaling(0.5, 2.0, 0.1),
     T.RandomPaddingCrop((64, 64)),
     T.RandomDistort(sharpness_prob=0.5),
     T.RandomResize((80, 48), (0.5, 2.0)),
@@ -141,8 +142,19 @@ def test_random_scale_rounds_down_and_step_scaling_rounds() -> None:
     assert T.ResizeStepScaling().apply(sample, {"scale": 0.675})["image"].shape == (7, 20, 3)
 
 
-def test_step_scaling_draws_from_its_grid_only() -> None:
-    transform = T.ResizeStepScaling(0.5, 2.0, 0.25)
+def test_exact_step_scaling_samples_one_over_the_factor_apart_and_drops_fractions() -> None:
+    row = np.array([0, 100, 50, 201, 7], np.uint8)
+    sample = {"image": np.stack([row[None].repeat(5, 0)] * 3, axis=2), "label": row[None].repeat(5, 0)}
+    out = T.ExactStepScaling().apply(sample, {"scale": 0.7})  # 3.5 is rounded to 4, the even one
+    # pixel x lies at (x + 0.5) / 0.7 - 0.5: 0.214, 1.643, 3.071, 4.5; by the ratio of sizes it would be 0.125, ...
+    assert out["image"].dtype == np.uint8 and out["image"][0, :, 0].tolist() == [21, 67, 187, 7]
+    assert out["label"][0].tolist() == [0, 100, 50, 7]  # the pixel at floor(x / 0.7): 0, 1, 2, 4
+    assert T.ResizeStepScaling().apply(sample, {"scale": 0.7})["image"][0, 0, 0] == 12.5
+
+
+@pytest.mark.parametrize("kind", [T.ResizeStepScaling, T.ExactStepScaling])
+def test_step_scaling_draws_from_its_grid_only(kind: type) -> None:
+    transform = kind(0.5, 2.0, 0.25)
     drawn = {transform.draw(np.random.default_rng(seed), {})["scale"] for seed in range(200)}
     assert drawn == {0.5, 0.75, 1.0, 1.25, 1.5, 1.75, 2.0}
 
@@ -216,6 +228,24 @@ def test_padding_crop_pads_below_and_right_with_half_grey() -> None:
     assert np.array_equal(out["image"][:10], sample["image"][:, 5:35].astype(np.float32))
     assert (out["image"][10:] == 127.5).all()
     assert (out["label"][10:] == 255).all() and (out["instance"][10:] == 0).all()
+
+
+def test_padding_crop_pads_all_around_with_a_color() -> None:
+    sample = make_sample(10, 20)
+    crop = T.RandomPaddingCrop((30, 16), im_padding_value=[123, 116, 103], random_padding=True)
+    out = crop.apply(sample, {"top": 2, "left": 7, "y": 0, "x": 0})
+    assert np.array_equal(out["image"][2:12, 7:27], sample["image"].astype(np.float32))
+    for outside in (np.s_[:2], np.s_[12:], np.s_[:, :7], np.s_[:, 27:]):
+        assert (out["image"][outside] == [123, 116, 103]).all()
+        assert (out["label"][outside] == 255).all() and (out["instance"][outside] == 0).all()
+    assert np.array_equal(out["label"][2:12, 7:27], sample["label"])
+
+
+def test_padding_crop_draws_every_place_in_the_window() -> None:
+    transform, sample = T.RandomPaddingCrop((3, 2), random_padding=True), make_sample(1, 2)
+    drawn = [transform.draw(np.random.default_rng(seed), sample) for seed in range(60)]
+    assert {(d["top"], d["left"], d["y"], d["x"]) for d in drawn} == {(y, x, 0, 0) for y in (0, 1) for x in (0, 1)}
+    assert set(transform.draw(np.random.default_rng(0), make_sample(2, 3))) == {"y", "x"}
 
 
 def test_padding_crop_draws_every_position() -> None:
@@ -321,6 +351,7 @@ def test_flip_mirrors_columns() -> None:
         (lambda: T.ResizeStepScaling(2.0, 1.0), "0 < min <= max"),
         (lambda: T.RandomPaddingCrop((512, 0)), r"crop_size is \[512, 0\]; expected \[width, height\]"),
         (lambda: T.RandomPaddingCrop((512,)), r"crop_size is \[512\]"),
+        (lambda: T.RandomPaddingCrop((8, 8), [1, 2]), r"im_padding_value is \[1, 2\]; expected one number, or those"),
         (lambda: T.HorizontalFlip(1.5), "probability"),
         (lambda: T.RandomCropCatMaxRatio((8, 8), 0), "cat_max_ratio is 0"),
         (lambda: T.Resize((8, 8), interp="BICUBIC"), "interp is 'BICUBIC'; expected one of NEAREST"),
