@@ -167,20 +167,25 @@ _NAMES = {
 
 
 def compare_rules(ours: Mapping[str, Rule | None], theirs: Mapping[str, Rule | None]) -> str:
-    """What distinguishes the rules of two sides, and for which parameters; "" if they agree."""
+    """What distinguishes the rules of two sides, and for which parameters; "" if they agree.
+
+    It is what differs alike in the most parameters: where a gradient is made of rounding, or next to nothing beside the
+    decay, single ones may seem to differ in anything.
+    """
     ours = {name: _scaled(own, theirs.get(name)) for name, own in ours.items()}
+    found: dict[str, dict[str, tuple[float, float]]] = {}
     for field in ("scale", "decay", "decoupled", "beta1", "beta2", "epsilon", "boost"):
-        pairs = {}
         for name, rule in theirs.items():
             own = ours.get(name)
             if own is None or rule is None:
                 continue
             one, other = getattr(own, field), getattr(rule, field)
             if one is not None and other is not None and not _equal(field, one, other):
-                pairs[name] = (_rounded(field, one), _rounded(field, other))
-        if pairs:
-            return _told(field, pairs, len(theirs))
-    return ""
+                found.setdefault(field, {})[name] = (_rounded(field, one), _rounded(field, other))
+    if not found:
+        return ""
+    field = max(found, key=lambda name: Counter(found[name].values()).most_common(1)[0][1])
+    return _told(field, found[field], len(theirs))
 
 
 def _scaled(own: Rule | None, other: Rule | None) -> Rule | None:

@@ -93,6 +93,12 @@ def adam_step(gradient, before, *, rate=0.1, decay=0.0, decoupled=0.0, beta1=0.9
 GRADIENT, BEFORE = RANDOM.standard_normal((2, 60, 5))
 
 
+def test_what_most_parameters_have_is_told_before_what_seems_so_in_one():
+    plain = {name: updates.Rule(1.0, 0.0) for name in "abc"}
+    decaying = {**{name: updates.Rule(1.0, 1e-4) for name in "ab"}, "c": updates.Rule(0.002, 1e-4)}
+    assert updates.compare_rules(decaying, plain).startswith("weight decay 0.0001, reference 0, of all 3 parameters")
+
+
 def test_of_two_numbers_no_decay_is_fitted():
     gradient, before = GRADIENT[0, :2], BEFORE[0, :2]
     rules = [updates.read("w", adam_step(gradient, before, epsilon=e), gradient, before) for e in (1e-6, 1e-8)]
