@@ -142,7 +142,8 @@ def replay(
 ) -> Trace:
     """Everything that is recorded of one run, in one trace.
 
-    A run at the case's own size has optimizer steps; another size shows what depends on the size, as steps do not.
+    A run at the case's own size has gradients and optimizer steps. Another size shows what depends on the size: both
+    modes' outputs, losses and running statistics.
 
     Args:
         side: a TorchSide of upstream's model or of the reference.
@@ -156,17 +157,17 @@ def replay(
     """
     inputs, targets = case.split(case.batch(run.seed, 0, run.size))
     weights = starting_weights(side, case) if weights is None else weights
-    found = Replay(run.size, run.seed, stand_in, weights)
+    found, own_size = Replay(run.size, run.seed, stand_in, weights), tuple(run.size) == tuple(case.size)
     side.load(weights)
     found.observed("forward", side.observe(inputs, targets, train=False, backward=False))
     if case.why_not("gradients") is None:
         side.load(weights)
-        observed = side.observe(inputs, targets, train=True, backward=True)
+        observed = side.observe(inputs, targets, train=True, backward=own_size, losses=True)
         found.observed("train", observed)
         found.buffers("train", side.buffers())
         for name, probe in (case.probes(run.seed, run.size) if case.probes else {}).items():
             found.observed(f"loss/{name}", side.evaluate_losses(probe.outputs, probe.targets))
-    if case.why_not("step") is None and tuple(run.size) == tuple(case.size):
+    if case.why_not("step") is None and own_size:
         terms = Trace({n: v for n, v in observed.points.items() if n.startswith("term/")}, observed.meta)
         del observed  # its arrays are large
         if side.losses_learn(targets):

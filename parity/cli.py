@@ -150,8 +150,14 @@ def _check_cases(options: argparse.Namespace, cases: Sequence[Case], jobs: int) 
     names, quiet = [case.name for case in cases], options.json == "-"
     if jobs > 1:
         with workers.Pool(check, jobs) as pool, report.progress(quiet=quiet) as progress:
-            needs = [stages.memory_needed(case) for case in cases]
-            return pool.run(names, progress=progress, died=died, needs=needs, memory=0.85 * workers.physical_memory())
+            return pool.run(
+                names,
+                progress=progress,
+                died=died,
+                needs=[stages.memory_needed(case) for case in cases],
+                times=[stages.time_expected(case) for case in cases],
+                memory=0.85 * workers.physical_memory(),
+            )
     checked = []
     with report.progress(quiet=quiet) as progress:
         for index, name in enumerate(names):

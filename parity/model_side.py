@@ -32,12 +32,22 @@ class ModelSide:
     model: Any
     dropout: dict[str, list[float]]
 
-    def observe(self, inputs: Sequence[np.ndarray], targets: Arrays, *, train: bool, backward: bool) -> Trace:
+    def observe(
+        self, inputs: Sequence[np.ndarray], targets: Arrays, *, train: bool, backward: bool, losses: bool | None = None
+    ) -> Trace:
         """Runs the model and records every module's output; with `backward`, gradients too.
 
+        Args:
+            inputs: of the model.
+            targets: of the losses.
+            train: in training mode, else in evaluation mode.
+            backward: whether to run the backward pass.
+            losses: whether to compute the losses; by default if there is a backward pass.
+
         Returns:
-            Points `<module path>`, `output/<name>`, and with `backward` `term/<loss term>`, `gradient/<leaf>.output`,
-            `gradient/<parameter>` and `gradient/input.<i>`, in the order in which they come about.
+            Points `<module path>`, `output/<name>`, with losses `term/<loss term>`, and with `backward`
+            `gradient/<leaf>.output`, `gradient/<parameter>` and `gradient/input.<i>`, in the order in which they come
+            about.
         """
         trace = Trace(meta={"leaves": self.module_types(), "dropout": dict(self.dropout), **self._facts()})
         self.model.train() if train else self.model.eval()
@@ -48,10 +58,11 @@ class ModelSide:
                 outputs = self._forward(tensors)
                 for name, value in outputs.items():
                     trace.add(f"output/{name}", self._array(value))
-                if backward:
+                if backward if losses is None else losses:
                     terms = self._cast(self.side.losses(targets))(outputs, self._tensors(targets))
                     for name, value in terms.items():
                         trace.add(f"term/{name}", self._array(value))
+                if backward:
                     self._clear_gradients()
                     sum(terms.values()).backward()
                     self._add_gradients(trace, fired, tensors)

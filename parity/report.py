@@ -302,7 +302,7 @@ def draw(result: Any, case: Case, photo: np.ndarray, folder: Path) -> str:
     if bench.plan is None or case.why_not("postprocess"):
         return ""
     height, width = photo.shape[:2]
-    scale = 320 / max(height, width)
+    scale = 160 / max(height, width)  # float64 takes its time
     size = tuple(round(side * scale / 8) * 8 + 1 for side in (height, width))
     predictions = bench.predict(normalised(photo, size))
     if predictions is None:

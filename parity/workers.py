@@ -99,6 +99,7 @@ class Pool:
         progress: Progress,
         died: Callable[[int, str, str], Any],
         needs: Sequence[float] | None = None,
+        times: Sequence[float] | None = None,
         memory: float = float("inf"),
     ) -> list[Any]:
         """Results of all pieces, in their order.
@@ -106,7 +107,8 @@ class Pool:
         Args:
             names: of the pieces.
             needs: about how many bytes of memory each takes; pieces that together need more than there is wait for
-                each other; else the larger go first.
+                each other.
+            times: about how long each takes; by default as long as it is large. The longest go first.
             memory: bytes that there are.
             progress: called with (name, stage), and with (name, "") at the end of each.
             died: (number, stage, message) -> what stands for the result of a piece whose worker died.
@@ -116,7 +118,8 @@ class Pool:
         """
         results: dict[int, Any] = {}
         needs = needs or [0.0] * len(names)
-        order = sorted(range(len(names)), key=lambda index: -needs[index])  # what is large takes long: not at the end
+        times = times or needs
+        order = sorted(range(len(names)), key=lambda index: -times[index])
         waiting = _Waiting(order, needs, memory)
         for worker in self._workers:
             waiting.start(worker)

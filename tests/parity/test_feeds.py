@@ -120,7 +120,7 @@ def test_points_in_another_order_of_axes_are_found_where_they_are_used():
 
 def test_the_chain_to_upstream_gets_them_all(tmp_path):
     side = TorchSide(CASE.reference)
-    recorded = Run((9, 17), 1, "float64")
+    recorded = Run(CASE.size, 0, "float64")
     recorded.add(chain.replay(side, CASE, recorded))
     Recording(CASE.name, CASE.upstream, {}, side.shapes(), {"only": recorded}).save(tmp_path / CASE.name)
     result = chain.verify(CASE, recordings=tmp_path)
