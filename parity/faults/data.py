@@ -140,7 +140,7 @@ def data_label_interpolated(patient: Patient) -> Iterator[Fault]:
                 if getattr(module, name, None) is own:
                     set_attributes(stack, module, **{name: interpolated(own)})
 
-    if any("Scale" in name or "Resize" in name for name in _transforms(patient)):
+    if any("Scal" in name or "Resize" in name for name in _transforms(patient)):
         words = ("label", "interpolat")
         yield Fault("data-label-interpolated", "pipeline", plant, begins="data", point=r".*label.*", words=words)
 

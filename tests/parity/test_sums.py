@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as TF
 
 from parity import Case, Side, chain, inputs, run
+from parity.bench import Bench
 from parity.torch_side import TorchSide
 from parity.traces import Recording, Run
 
@@ -197,3 +198,42 @@ def test_rounding_in_a_biass_gradient_does_not_break_the_chain_but_an_error_of_1
 
     result = chain.verify(case(size=(17, 33), optimizers=optimizers, reference=Off), recordings=tmp_path)
     assert result.status == "broken" and "train/gradient/head.bias differs" in result.detail
+
+
+@pytest.mark.parametrize("optimizers", [SGD, ADAM])
+def test_the_stages_own_numbers_are_compared_with_upstreams_and_none_is_computed_again(
+    tmp_path, monkeypatch, optimizers
+):
+    original = case(size=(17, 33), optimizers=optimizers, reference=Upstream)
+    side, recorded = TorchSide(original.reference), Run(original.size, 0, "float64")
+    recorded.add(chain.replay(side, original, recorded))
+    recording = Recording(original.name, original.upstream, {}, side.shapes(), {"only": recorded})
+    recording.save(tmp_path / original.name)
+
+    ours = case(size=(17, 33), optimizers=optimizers)
+    bench = Bench(ours)
+    bench.keep_for_chain()
+    for stage in ("weights", "forward", "forward_train", "loss", "gradients", "step"):
+        assert bench.run_stage(stage).passed
+    with bench.in_float32() as single:
+        single.compute("gradients")  # is no part of it
+    bench.reference.end_training()
+    monkeypatch.setattr(chain, "replay", None)
+    known = {"recordings": tmp_path, "side": bench.reference, "computed": bench.replay}
+    assert chain.verify(ours, **known).status == "verified"
+
+    _, numbers = recorded.points["step/optimizer/conv.weight." + ("velocity" if optimizers is SGD else "moment1")]
+    numbers *= 1 + 1e-8
+    recording.save(tmp_path / original.name)
+    result = chain.verify(ours, **known)
+    assert result.status == "broken" and "step/optimizer/conv.weight" in result.detail
+
+
+def test_only_the_run_that_is_recorded_is_kept_for_the_chain():
+    ours = case(size=(17, 33))
+    weights = Bench(ours).initial
+    image = np.zeros((2, 3, 17, 33), np.float32)
+    for other in ({"seed": 1}, {"size": (33, 17)}, {"weights": weights}, {"inputs": {"image": image}}):
+        bench = Bench(ours, **other)
+        bench.keep_for_chain()
+        assert bench.replay is None
