@@ -236,7 +236,14 @@ class ConfusionMatrix:
 
     def _indices(self, values: np.ndarray, image: str, what: str, *, may_ignore: bool) -> np.ndarray:
         """Rows or columns of the (K + 1, K + 1) count: the class, or K for what is ignored."""
-        # compared as they are, which for uint8 takes an eighth of the time
+        if values.dtype == np.uint8:
+            table = np.full(max(256, self.num_classes), -1)
+            table[: self.num_classes] = np.arange(self.num_classes)
+            if may_ignore and 0 <= self.ignore_index < 256:
+                table[self.ignore_index] = self.num_classes
+            indices = table[values]
+            if not indices.size or indices.min() >= 0:
+                return indices
         wrong = (values < 0) | (values >= self.num_classes)
         indices = values.astype(np.int64)
         if may_ignore:
