@@ -8,7 +8,7 @@ REQUIREMENTS := $(wildcard requirements/*.txt)
 .PHONY: help setup check test unit lint format bench demo clean
 
 help:
-	@echo "make check   prove every port equal to its original (six minutes on two cores, and 20 GB; --jobs 1 takes nine)"
+	@echo "make check   prove every port equal to its original (six minutes on two cores, and 20 GB)"
 	@echo "make test    run all tests"
 	@echo "make demo    train STDC1 on a small generated city, evaluate and predict"
 	@echo "make unit    run the unit tests alone"
