@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+import dataclasses
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any, Callable
 
 import numpy as np
@@ -43,6 +45,7 @@ def explain(
         _output_without_gradient(term, traces, prefix)
         or _setting(experiment)
         or _factor(experiment, traces, prefix)
+        or _fitted(experiment)
         or _arguments(experiment)
         or _smoothing(experiment)
     )
@@ -77,6 +80,21 @@ class Experiment:
         """Of the port's term, computed now."""
         return self._error(self.all_expected, self._points(self.port, self.outputs, self.targets))
 
+    def port_value(self) -> float:
+        """By how much the port's term, a number, exceeds the reference's."""
+        points = self._points(self.port, self.outputs, self.targets)
+        return float(points[self.term]) - float(self.all_expected[self.term]) if self.term in points else np.nan
+
+    @contextmanager
+    def port_set(self, path: str, name: str, value: Any) -> Iterator[None]:
+        """Within it a number of the port's losses is another."""
+        own = self.port.side.losses
+        self.port.side = dataclasses.replace(self.port.side, losses=_setter(own, path, name, value))
+        try:
+            yield
+        finally:
+            self.port.side = dataclasses.replace(self.port.side, losses=own)
+
     def reference_with(self, outputs: Arrays, targets: Arrays) -> bool:
         """Whether the reference computes what the port did, if it gets these instead."""
         points = self._points(self.reference, outputs, targets)
@@ -107,30 +125,20 @@ def _setting(experiment: Experiment) -> str:
     """A number of the port's loss which, set to one of the reference's, makes the term agree."""
     ours = _built(experiment.port, experiment.targets)
     theirs = {value for _, _, value in _numbers(_built(experiment.reference, experiment.targets))}
-    own_losses = experiment.port.side.losses
     before = experiment.error
     for path, name, value in _numbers(ours):
         if value is not None and value in theirs and not isinstance(value, float) and "ignore" not in name:
             continue
         usual = {v for part, known in USUAL.items() if part in name for v in known}
         for other in sorted((v for v in theirs | usual if _comparable(value, v)), key=str):
-            experiment.port.side = _with_losses(experiment.port.side, _setter(own_losses, path, name, other))
-            try:
+            with experiment.port_set(path, name, other):
                 after = experiment.port_error()
-            finally:
-                experiment.port.side = _with_losses(experiment.port.side, own_losses)
             if after <= values.CLOSE:
                 return (
                     f"{path or 'the loss'} has {name} {values.short(value)}, reference {values.short(other)}; with"
                     f" {values.short(other)}, {values.falls(before, after)}"
                 )
     return ""
-
-
-def _with_losses(side: Any, losses: Any) -> Any:
-    import dataclasses
-
-    return dataclasses.replace(side, losses=losses)
 
 
 def _setter(own: Callable[..., Any], path: str, name: str, value: Any) -> Callable[..., Any]:
@@ -215,6 +223,51 @@ def _meaning(factor: float, experiment: Experiment) -> str:
             if power and abs(factor / power - 1.0) < 1e-9 and factor != 1.0:
                 return said
     return "its weight"
+
+
+def _fitted(experiment: Experiment) -> str:
+    """A number of the port's loss, and the round one instead of it that makes the term agree; the reference's is hidden.
+
+    Where the term crosses the reference's between a quarter of the number and four times it, the crossing is halved
+    in; the number there, rounded to at most four digits, has to make the term agree exactly.
+    """
+    if experiment.term.startswith("d_") or experiment.term not in experiment.all_expected:
+        return ""
+    before = experiment.error
+    for path, name, value in _numbers(_built(experiment.port, experiment.targets)):
+        if not isinstance(value, float) or value == 0.0 or not np.isfinite(value):
+            continue
+
+        def excess(number: float, path: str = path, name: str = name) -> float:
+            try:
+                with experiment.port_set(path, name, number):
+                    return experiment.port_value()
+            except Exception:  # a number that this loss refuses
+                return np.nan
+
+        for number in _crossings(excess, [value * factor for factor in (0.25, 0.5, 0.75, 1.0, 1.5, 2.0, 4.0)]):
+            for rounded in (float(f"{number:.{digits}g}") for digits in (1, 2, 3, 4)):
+                with experiment.port_set(path, name, rounded):
+                    after = experiment.port_error()
+                if after <= values.CLOSE:
+                    said = f"{path or 'the loss'} has {name} {values.short(value)}; with {values.short(rounded)}"
+                    return f"{said}, {values.falls(before, after)}"
+    return ""
+
+
+def _crossings(excess: Callable[[float], float], numbers: Sequence[float]) -> Iterator[float]:
+    """Where a function of one number changes its sign between neighbours of a list, to about six digits."""
+    signs = [np.sign(excess(number)) for number in numbers]
+    for low, high, below, above in zip(numbers, numbers[1:], signs, signs[1:]):
+        if not below * above <= 0:  # or one of them is not a number
+            continue
+        for _ in range(24):
+            middle = 0.5 * (low + high)
+            if np.sign(excess(middle)) == below:
+                low = middle
+            else:
+                high = middle
+        yield high
 
 
 def _arguments(experiment: Experiment) -> str:

@@ -425,6 +425,41 @@ def test_one_number_is_not_taken_for_a_constant_factor():
     assert "whatever it gets" not in said_of_mean(lambda x: np.abs(x).mean())
 
 
+class Hardest:
+    """A side whose one loss term is the mean of a share of the outputs, the largest; the reference shows no number."""
+
+    def __init__(self, share, says=True):
+        from parity.case import Side
+
+        class Loss:
+            def __init__(self):
+                if says:
+                    self.top_k = share
+
+        self.side, self.hidden = Side(model=lambda: None, losses=lambda targets: Loss()), share
+
+    def evaluate_losses(self, outputs, targets):
+        share = getattr(self.side.losses(targets), "top_k", self.hidden)
+        return Trace({"ce": np.array(np.sort(outputs["x"])[::-1][: int(share * outputs["x"].size)].mean())})
+
+
+@pytest.mark.parametrize("share", [0.2, 0.35, 0.7])
+def test_a_number_of_a_loss_is_fitted_where_the_reference_shows_none(share):
+    outputs, targets = {"x": np.random.RandomState(0).standard_normal(1000) + 3.0}, {}
+    reference, port = Hardest(share, says=False), Hardest(0.5)
+    traces = tuple(side.evaluate_losses(outputs, targets) for side in (reference, port))
+    said = losses.explain(Finding("loss/ce", "fail"), reference, port, {"": (outputs, targets)}, traces)
+    assert f"has top_k 0.5; with {share}, the difference falls" in said
+
+
+def test_no_number_is_fitted_that_would_not_be_round():
+    outputs, targets = {"x": np.random.RandomState(0).standard_normal(10**6) + 3.0}, {}
+    reference, port = Hardest(0.2345678, says=False), Hardest(0.5)
+    traces = tuple(side.evaluate_losses(outputs, targets) for side in (reference, port))
+    said = losses.explain(Finding("loss/ce", "fail"), reference, port, {"": (outputs, targets)}, traces)
+    assert "top_k" not in said
+
+
 # --- rounding -------------------------------------------------------------------------------------------------------
 
 
