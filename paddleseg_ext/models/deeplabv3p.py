@@ -23,7 +23,7 @@ from paddle import nn
 
 from paddleseg_ext.models.layers.aspp import ASPP, Detectron2ASPP
 from paddleseg_ext.models.layers.conv import ConvNorm2D
-from paddleseg_ext.models.layers.init import normal_fill, xavier_fill
+from paddleseg_ext.models.layers.init import default_fill, normal_fill, xavier_fill
 from paddleseg_ext.models.layers.norm_type import NormType
 from paddleseg_ext.models.layers.separable import DepthwiseSeparableConv2D, Norm, conv_norm_relu, separable_conv
 from paddleseg_ext.models.pretrained import load_pretrained
@@ -129,11 +129,18 @@ class DeepLabV3Plus(nn.Layer):
             load_pretrained(self, pretrained)
 
     def _init_decoder(self) -> None:
-        for layer in self.decoder.sublayers():
-            if isinstance(layer, nn.Conv2D):
-                std = 0.01 if layer is self.decoder.classifier else 0.33 if layer._groups > 1 else 0.06
-                nn.initializer.TruncatedNormal(std=std, a=-2 * std, b=2 * std)(layer.weight)
-        nn.initializer.Constant(0.0)(self.decoder.classifier.bias)
+        """As upstream's decoder of the same norm starts."""
+        classifier = self.decoder.classifier
+        convs = [layer for layer in self.decoder.sublayers() if isinstance(layer, nn.Conv2D)]
+        if self.backbone.norm_type == "gn":
+            for conv in convs:
+                std = 0.01 if conv is classifier else 0.33 if conv._groups > 1 else 0.06
+                nn.initializer.TruncatedNormal(std=std, a=-2 * std, b=2 * std)(conv.weight)
+            nn.initializer.Constant(0.0)(classifier.bias)
+        else:
+            default_fill(classifier)  # of which the bias stays
+            for conv in convs:
+                nn.initializer.Normal(std=0.001)(conv.weight)
 
     def forward(self, image: paddle.Tensor) -> dict[str, paddle.Tensor]:
         """`semantic`: (N, K, H, W) logits.

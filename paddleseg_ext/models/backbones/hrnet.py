@@ -13,13 +13,13 @@ N batch, C channels, H W input size.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 
 import paddle
 import paddle.nn.functional as F
 from paddle import nn
 
+from paddleseg_ext.models.layers.init import default_fill
 from paddleseg_ext.models.pretrained import load_pretrained
 from paddleseg_ext.registry import BACKBONES
 
@@ -173,8 +173,7 @@ class HRNet(nn.Layer):
     def _init_weights(self) -> None:
         for layer in self.sublayers():
             if isinstance(layer, nn.Conv2D):
-                fan_out = layer.weight.shape[0] * layer.weight.shape[2] * layer.weight.shape[3]
-                nn.initializer.Normal(std=math.sqrt(2.0 / fan_out))(layer.weight)
+                default_fill(layer)
 
     def forward(self, image: paddle.Tensor) -> dict[str, paddle.Tensor]:
         """Features `res2` to `res5`, at strides 4, 8, 16 and 32, of `width` times 1, 2, 4 and 8 channels.

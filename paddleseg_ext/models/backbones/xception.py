@@ -19,6 +19,7 @@ import paddle
 from paddle import nn
 
 from paddleseg_ext.errors import ConfigError
+from paddleseg_ext.models.layers.init import default_fill
 from paddleseg_ext.models.layers.norm_type import NormType
 from paddleseg_ext.models.pretrained import load_pretrained
 from paddleseg_ext.registry import BACKBONES
@@ -115,6 +116,9 @@ class XceptionBlock(nn.Layer):
 class Xception65(nn.Layer):
     """Xception-65, features `res2` to `res5`.
 
+    Its convolutions start as upstream's: with "gn" from a normal distribution of deviation 0.09 that is cut at two
+    deviations (PaddlePaddle/models), with "bn" from torch's default (bowenc0221/panoptic-deeplab).
+
     Args:
         norm_type: "bn" or "gn"; decoders take theirs from here.
         output_stride: of `res5`: 8, 16 or 32.
@@ -172,8 +176,10 @@ class Xception65(nn.Layer):
 
     def _init_weights(self) -> None:
         for layer in self.sublayers():
-            if isinstance(layer, nn.Conv2D):
+            if isinstance(layer, nn.Conv2D) and self.norm_type == "gn":
                 nn.initializer.TruncatedNormal(std=0.09, a=-0.18, b=0.18)(layer.weight)
+            elif isinstance(layer, nn.Conv2D):
+                default_fill(layer)
 
     def forward(self, image: paddle.Tensor) -> dict[str, paddle.Tensor]:
         """Features by name.

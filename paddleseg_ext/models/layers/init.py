@@ -1,4 +1,4 @@
-"""Initial values of convolutions, as detectron2 draws them."""
+"""Initial values of convolutions, as upstream repositories draw them: detectron2's fills, and torch's default."""
 
 from __future__ import annotations
 
@@ -27,6 +27,14 @@ def normal_fill(conv: nn.Layer, *, std: float) -> None:
     """Weight: normal with a standard deviation; bias: 0."""
     nn.initializer.Normal(std=std)(conv.weight)
     _zero_bias(conv)
+
+
+def default_fill(conv: nn.Layer) -> None:
+    """Weight and bias: uniform within 1 / sqrt(fan-in), which torch draws unless it is told otherwise."""
+    bound = 1.0 / math.sqrt(int(np.prod(conv.weight.shape[1:])))
+    nn.initializer.Uniform(-bound, bound)(conv.weight)
+    if conv.bias is not None:
+        nn.initializer.Uniform(-bound, bound)(conv.bias)
 
 
 def _zero_bias(conv: nn.Layer) -> None:
