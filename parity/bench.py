@@ -11,14 +11,14 @@ from typing import Any, Callable
 
 import numpy as np
 
-from parity import diagnose, fill, official
+from parity import diagnose, fill, initial, official
 from parity.case import CALIBRATION, Case
-from parity.chain import Replay, digested, recorded_data
+from parity.chain import Replay, recorded_data, recorded_initial
 from parity.compare import Finding, StageResult, compare, numerics
 from parity.errors import CaseError, SideError, WeightsError
 from parity.isolation import RemoteSide
 from parity.known import RunningVariance
-from parity.traces import Trace, digest
+from parity.traces import Trace, digest, digested
 from parity.training import merged, steps, train
 from parity.weights import Plan, plan, rename, rename_module
 
@@ -311,6 +311,21 @@ class Bench:
             for side in (self.reference, self.port):
                 self.traces[side.name, "trajectory"] = train(side, self.case.trajectory, self.batch, whole=0)
         return self._compared("trajectory")
+
+    def _initial(self) -> StageResult:
+        """The values that both constructors left, or that upstream's were recorded to leave."""
+        if self.case.reference.initial:
+            theirs = self.reference.initial()
+        else:
+            recorded = recorded_initial(self.case)
+            if recorded is None:
+                return StageResult("initial", reason="nobody recorded upstream's initial values")
+            theirs = recorded.points
+        own = self.port.initial()
+        result = StageResult("initial", initial.compare(self.plan, theirs, own))
+        differing = [finding.point.partition("/")[2] for finding in result.findings if not finding.passed]
+        result.cause = initial.explain(self.plan, theirs, own, self.port.module_types(), differing)
+        return result
 
     def _data(self) -> StageResult:
         recorded = recorded_data(self.case)

@@ -22,6 +22,7 @@ STAGES = (
     "gradients",
     "step",
     "trajectory",
+    "initial",
     "data",
     "postprocess",
     "metrics",
@@ -107,6 +108,8 @@ class Side:
             of the port's own engine, if what trains is to be what is proven; else losses, backward pass and
             `optimizer.step()` are called here. `inputs` is the list of tensors that the model gets, `targets` a
             dict. Only the port has one.
+        initial: whether training has to start from the values that `model` leaves in its tensors, as the constructors
+            draw them. Given by both sides; or by the port alone, where upstream's own were recorded.
     """
 
     model: Callable[[], Any]
@@ -118,6 +121,7 @@ class Side:
     data: Callable[[int], dict[str, np.ndarray]] | None = None
     metrics: Mapping[str, Callable[[], dict[str, Any]]] | None = None
     train_step: Callable[..., Mapping[str, float]] | None = None
+    initial: bool = False
 
 
 @dataclass(frozen=True)
@@ -219,6 +223,10 @@ class Case:
         """
         if stage in self.not_applicable:
             return self.not_applicable[stage]
+        if stage == "initial":
+            if self.reference.initial and not self.port.initial:
+                raise CaseError(f"case {self.name}: only the reference gives `initial`; give it on both sides")
+            return None if self.port.initial else "the case gives no `initial`"
         if stage in ("data", "metrics"):
             return None if getattr(self.port, stage) is not None else f"the case gives no `{stage}`"
         for attribute in _NEEDS.get(stage, ()):

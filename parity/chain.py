@@ -9,16 +9,16 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Callable
 
 import numpy as np
 
 from parity import fill, policy
-from parity.case import CALIBRATION, Case
+from parity.case import CALIBRATION, Case, Side
 from parity.errors import SideError
-from parity.traces import Recording, Run, Trace, digest
+from parity.traces import Recording, Run, Trace, digested
 from parity.training import Scale, Scales, scale_digest
 
 RECORDINGS = Path(__file__).parent / "upstream"
@@ -197,15 +197,36 @@ def _replay_steps(
     found.trained(side, last)
 
 
-DATA_RUN = "data"
+DATA_RUN, INITIAL_RUN = "data", "initial"
 
 
 def recorded_data(case: Case, *, recordings: Path = RECORDINGS) -> Run | None:
     """What upstream's data pipeline made of the case's samples, or None if nobody recorded it."""
+    return _recorded(case, DATA_RUN, recordings)
+
+
+def recorded_initial(case: Case, *, recordings: Path = RECORDINGS) -> Run | None:
+    """The initial values that upstream's constructors drew, or None if nobody recorded them."""
+    return _recorded(case, INITIAL_RUN, recordings)
+
+
+def _recorded(case: Case, run: str, recordings: Path) -> Run | None:
     path = recordings / case.name
     if not path.with_suffix(".json").exists():
         return None
-    return Recording.load(path).runs.get(DATA_RUN)
+    return Recording.load(path).runs.get(run)
+
+
+def initial_run(side: Side, size: Sequence[int]) -> Run:
+    """The initial values that the constructors of a torch side draw, to be recorded.
+
+    Args:
+        side: upstream's.
+        size: of the run, which it does not depend on.
+    """
+    from parity.torch_side import TorchSide
+
+    return Run(tuple(size), 0, "float32", TorchSide(replace(side, initial=True), dtype="float32").initial())
 
 
 def recorded_parameters(case: Case, *, recordings: Path = RECORDINGS) -> int:
@@ -243,7 +264,7 @@ def verify(
     points, worst, weights = 0, 0.0, None if computed is None else computed.weights
     if side.shapes() != recording.state_dict or list(side.shapes()) != list(recording.state_dict):
         return ChainResult("broken", case.upstream, _key_difference(side.shapes(), recording), np.inf)
-    runs = {n: run for n, run in recording.runs.items() if run.dtype == "float64" and n != DATA_RUN}
+    runs = {n: run for n, run in recording.runs.items() if n not in (DATA_RUN, INITIAL_RUN)}
     for name, run in runs.items():
         if computed is not None and computed.holds(run):
             trace = computed.trace
@@ -257,11 +278,6 @@ def verify(
         points, worst = points + len(run.points), max(worst, difference)
     sizes = ", ".join("x".join(map(str, run.size)) for run in runs.values())
     return ChainResult("verified", case.upstream, f"{points} points at {sizes}", float(worst), points)
-
-
-def digested(value: np.ndarray) -> tuple[tuple[int, ...], np.ndarray]:
-    """Shape and digest of an array, as a recording holds them."""
-    return value.shape, digest(value)
 
 
 def _compare(trace: Trace, run: Run) -> float | str:

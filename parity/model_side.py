@@ -14,6 +14,7 @@ import numpy as np
 from parity.case import Side
 from parity.traces import Trace
 
+INITIAL_SEED = 0  # of the generator that initial values are drawn with
 Arrays = Mapping[str, np.ndarray]
 
 
@@ -31,6 +32,7 @@ class ModelSide:
     side: Side
     model: Any
     dropout: dict[str, list[float]]
+    _initial: dict[str, tuple[tuple[int, ...], np.ndarray]]
 
     def observe(
         self, inputs: Sequence[np.ndarray], targets: Arrays, *, train: bool, backward: bool, losses: bool | None = None
@@ -95,6 +97,10 @@ class ModelSide:
             return Trace({name: self._array(value) for name, value in result.items()})
         except Exception as error:
             return Trace(meta={"crash": f"{type(error).__name__}: {error}"})
+
+    def initial(self) -> dict[str, tuple[tuple[int, ...], np.ndarray]]:
+        """Shape and digest of the values that the constructor left in each tensor of the state dict."""
+        return self._initial
 
     def schedule(self, iterations: Sequence[int], schedule: Any) -> dict[int, float]:
         """The schedule's rate at given iterations, or {} if the side names no schedule."""

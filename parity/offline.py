@@ -167,7 +167,7 @@ def _described(case: Case, store: Store) -> dict[str, Any]:
     """What a case says, without the code that it holds."""
     said = {field.name: getattr(case, field.name) for field in dataclasses.fields(case) if field.name not in _BUILT}
     given = {
-        name: [field.name for field in dataclasses.fields(Side) if getattr(getattr(case, name), field.name) is not None]
+        name: [field.name for field in dataclasses.fields(Side) if getattr(getattr(case, name), field.name)]
         for name in ("reference", "port")
     }
     return {

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
 import numpy as np
@@ -17,8 +17,8 @@ from paddle import nn
 
 from parity import paddle_float64
 from parity.case import Schedule, Side
-from parity.model_side import ModelSide
-from parity.traces import Trace
+from parity.model_side import INITIAL_SEED, ModelSide
+from parity.traces import Trace, digested
 from parity.weights import PortTensor
 
 _BATCH_NORMS = nn.layer.norm._BatchNormBase
@@ -41,8 +41,11 @@ class PaddleSide(ModelSide):
         paddle.set_device("cpu")
         self.side = side
         self.dtype = dtype
-        with _default_initial_values_zero():
+        if side.initial:
+            paddle.seed(INITIAL_SEED)
+        with nullcontext() if side.initial else _default_initial_values_zero():
             self.model = side.model()
+        self._initial = {n: digested(v) for n, v in self.state().items()} if side.initial else {}
         layers = dict(self.model.named_sublayers())
         self.dropout = {path: _dropout(layer) for path, layer in layers.items() if isinstance(layer, _DROPOUTS)}
         for path in self.dropout:

@@ -17,6 +17,7 @@ from parity.case import STAGES
 from parity.errors import CaseError
 from parity.evidence import worst_values
 from parity.page_style import STYLE
+from parity.report import agreement
 
 WIDE, NARROW = 1040, 350
 SECOND_RISE = 30.0  # of an error, over what it was before: more than a layer amplifies
@@ -28,6 +29,7 @@ STAGE_WORDS = {
     "gradients": "the gradients",
     "step": "the optimizer's steps",
     "trajectory": "a longer training run",
+    "initial": "the initial values",
     "data": "the data pipeline",
     "postprocess": "post-processing",
     "metrics": "the metrics",
@@ -251,9 +253,8 @@ def _cell(stage: Mapping[str, Any] | None) -> tuple[str, str, str]:
         return "none", f' title="{_t(stage["reason"])}"', "not possible"
     if stage["crash"]:
         return "bad", f' title="{_t(stage["crash"])}"', "&#10007; crashed"
-    worst = "differs" if stage["worst"] is None else "equal" if stage["worst"] == 0 else f"{stage['worst']:.0e}"
     mark = "&#10003;" if stage["passed"] else "&#10007;"
-    number = f'<span class="number">{mark} {worst}</span>'
+    number = f'<span class="number">{mark} {agreement(stage)}</span>'
     if not stage["passed"]:
         return "bad", "", f"{number}<small>{stage['differing']} of {stage['points']} points</small>"
     single = f"<small>f32 {stage['numerics']['ratio']:.1f}x</small>" if stage["numerics"] else ""

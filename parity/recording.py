@@ -29,7 +29,7 @@ from parity.weights import PortTensor
 SCHEMA = 1
 _KINDS = "fiub"
 _PARTS = (cases.Probe, cases.Schedule, cases.Rename, cases.Drop, cases.Transpose)  # of a case, which are data
-_REPEATABLE = {"shapes", "versions", "module_types", "framework_only", "tensors", "schedule", "attributes", "load"}
+_REPEATABLE = {"shapes", "versions", "module_types", "framework_only", "tensors", "schedule", "attributes", "load", "initial"}
 _REPEATABLE |= {"leaf_inputs", "replay"}
 
 

@@ -118,11 +118,19 @@ def cell(stage: Mapping[str, Any] | None) -> str:
         return "not possible"
     if stage["crash"]:
         return "crashed"
-    text = "equal" if stage["worst"] == 0 else "differs" if stage["worst"] is None else f"{stage['worst']:.0e}"
-    text += f"\n{stage['points']} points"
+    text = f"{agreement(stage)}\n{stage['points']} points"
     if stage["numerics"] and stage["passed"]:
         text += f"\nf32 {stage['numerics']['ratio']:.1f}x"
     return text
+
+
+def agreement(stage: Mapping[str, Any]) -> str:
+    """How well the two sides of a stage that ran agree, in a word or as the worst relative difference."""
+    if stage["worst"] is None:
+        return "differs"
+    if stage["worst"] == 0:
+        return "alike" if stage["stage"] == "initial" else "equal"  # drawn by generators that have nothing in common
+    return f"{stage['worst']:.0e}"
 
 
 def chain_cell(chain: Mapping[str, Any]) -> str:

@@ -15,7 +15,7 @@ import torch
 from torch import nn
 
 from parity.case import Schedule, Side
-from parity.model_side import ModelSide
+from parity.model_side import INITIAL_SEED, ModelSide
 from parity.torch_hooks import (
     STATISTICS,
     Shifts,
@@ -29,7 +29,7 @@ from parity.torch_hooks import (
     to_numpy,
     tracks,
 )
-from parity.traces import Trace
+from parity.traces import Trace, digested
 
 ACCUMULATORS = {"momentum_buffer": "velocity", "exp_avg": "moment1", "exp_avg_sq": "moment2"}
 _CHANNEL_DROPOUTS = (nn.Dropout1d, nn.Dropout2d, nn.Dropout3d, nn.FeatureAlphaDropout)
@@ -49,7 +49,10 @@ class TorchSide(ModelSide):
     def __init__(self, side: Side, *, dtype: str = "float64") -> None:
         self.side = side
         self.dtype = _DTYPES[dtype]
+        if side.initial:
+            torch.manual_seed(INITIAL_SEED)
         self.model = side.model()
+        self._initial = {n: digested(v) for n, v in self.state().items()} if side.initial else {}
         self.dropout = {
             path: [module.p, float(isinstance(module, _CHANNEL_DROPOUTS)), 0.0]
             for path, module in self.model.named_modules()

@@ -84,6 +84,11 @@ def digest(array: np.ndarray) -> np.ndarray:
         return np.concatenate([[rms, largest, projection], flat[sample_index(flat.size)]])
 
 
+def digested(value: np.ndarray) -> tuple[tuple[int, ...], np.ndarray]:
+    """Shape and digest of an array, as a recording holds them."""
+    return value.shape, digest(value)
+
+
 def sample_index(size: int) -> np.ndarray:
     """Flat indices of a digest's samples: all of a small tensor, else evenly spread."""
     if size <= SAMPLE:

@@ -113,6 +113,7 @@ def _port(model: Any, loss: dict[str, Any], config: dict[str, Any], schedule_of:
         data=data,
         metrics=figures.SEMANTIC,
         train_step=engine.train_step,
+        initial=True,
     )
 
 

@@ -260,6 +260,7 @@ def _port(recipe: Recipe) -> Side:
         data=samples.data,
         metrics=figures.PANOPTIC,
         train_step=engine.train_step,
+        initial=True,
     )
 
 

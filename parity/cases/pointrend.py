@@ -196,6 +196,7 @@ def _port(name: str) -> Side:
         data=lambda seed: pipelines.detectron2(RECIPES[name], seed),
         metrics=figures.SEMANTIC,
         train_step=engine.train_step,
+        initial=True,
     )
 
 

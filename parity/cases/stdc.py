@@ -208,6 +208,7 @@ def _port(backbone: str) -> Side:
         data=_data,
         metrics=figures.SEMANTIC,
         train_step=engine.train_step,
+        initial=True,
     )
 
 

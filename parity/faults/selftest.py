@@ -22,6 +22,7 @@ from parity.faults import (  # noqa: F401  (they register their kinds)
     carried,
     data,
     frozen,
+    initial,
     layers,
     losses,
     merged,
@@ -36,7 +37,7 @@ from parity.faults.sizes import smallest
 from parity.faults.ward import Ward
 
 Progress = Callable[[str, str], None]
-SEEDED = [stage for stage in STAGES if stage not in ("data", "metrics")]  # which depend on no seed: the ward runs them
+SEEDED = [stage for stage in STAGES if stage not in ("initial", "data", "metrics")]  # which depend on no seed: the ward runs them
 
 
 def self_test(

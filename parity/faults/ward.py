@@ -33,6 +33,7 @@ REACH = {
     "loss": ("loss", "gradients", *_TRAINED),
     "step": _TRAINED,
     "trajectory": ("trajectory",),
+    "initial": ("initial",),
     "data": ("data",),
     "postprocess": ("postprocess",),
     "metrics": ("metrics",),
@@ -214,6 +215,8 @@ class Ward:
         found = {stage: _digest(trace) for (side, stage), trace in self.bench.traces.items() if side == "port"}
         if "data" not in self.clean and self.case.why_not("data") is None:
             found["data"] = self._data()
+        if self.case.why_not("initial") is None:
+            found["initial"] = b"".join(numbers.tobytes() for _, numbers in self.bench.port.initial().values())
         return found
 
     def _data(self) -> bytes:

@@ -32,7 +32,7 @@ class ParamAttr:
 
     name: str
     regularizer: Regularizer | None = None
-    initializer: Any = None
+    initializer: Callable[[torch.Tensor], Any] | None = None
 
 
 @dataclass
@@ -82,8 +82,11 @@ class Program:
             attributes: of its `weight` and `bias`.
         """
         if path not in self.modules:
-            self.modules[path] = make()
-            self.decays.update({f"{path}.{key}": attr.regularizer for key, attr in attributes.items()})
+            module = self.modules[path] = make()
+            for key, attribute in attributes.items():
+                self.decays[f"{path}.{key}"] = attribute.regularizer
+                if attribute.initializer is not None:
+                    attribute.initializer(getattr(module, key))
         return self.modules[path]
 
     def register(self, owner: nn.Module, order: Sequence[str]) -> None:
@@ -106,7 +109,10 @@ def fluid_module(program: Program) -> types.ModuleType:
     fluid.ParamAttr = ParamAttr
     fluid.regularizer = types.SimpleNamespace(L2DecayRegularizer=Regularizer)
     fluid.initializer = types.SimpleNamespace(
-        TruncatedNormal=lambda loc, scale: None, ConstantInitializer=lambda value: None
+        TruncatedNormal=lambda loc, scale: lambda tensor: nn.init.trunc_normal_(
+            tensor, loc, scale, loc - 2 * scale, loc + 2 * scale
+        ),
+        ConstantInitializer=lambda value: lambda tensor: nn.init.constant_(tensor, value),
     )
     fluid.optimizer = types.SimpleNamespace(Momentum=Momentum)
     fluid.layers = types.SimpleNamespace(**_layers(program), **_functions(program))

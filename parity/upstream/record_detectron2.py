@@ -167,6 +167,7 @@ def solver(cfg: Any, optimizer: Any) -> tuple[Any, Any]:
 def record(case: Case, side: Side, data: Run | None, folder: Path) -> None:
     """Runs everything and writes the recording of one case."""
     runs, state_dict = {} if data is None else {chain.DATA_RUN: data}, {}
+    runs[chain.INITIAL_RUN] = chain.initial_run(side, case.size)
     for seed, size in enumerate((case.size, *case.extra_sizes[:1])):
         run = Run(size, seed, "float64")
         with double_precision():

@@ -235,7 +235,7 @@ def record(case: Case, folder: Path, out: Path) -> None:
     upstream = import_upstream(folder, program)
     order = list(TorchSide(case.reference).shapes())
     side = upstream_side(upstream, program, order)
-    runs = {chain.DATA_RUN: record_data(upstream.reader)}
+    runs = {chain.DATA_RUN: record_data(upstream.reader), chain.INITIAL_RUN: chain.initial_run(side, case.size)}
     for name, plan in RUNS.items():
         torch_side = TorchSide(side, dtype=plan.dtype)
         run = Run(plan.size, plan.seed, plan.dtype)

@@ -200,7 +200,7 @@ def record_data(upstream: types.SimpleNamespace, seed: int = 0) -> Run:
 
 def record(case: Case, side: Side, data: Run, folder: Path) -> None:
     """Runs everything and writes the recording of one case."""
-    runs, state_dict = {chain.DATA_RUN: data}, {}
+    runs, state_dict = {chain.DATA_RUN: data, chain.INITIAL_RUN: chain.initial_run(side, case.size)}, {}
     for name, plan in RUNS.items():
         torch_side = TorchSide(side, dtype=plan.dtype)
         run = Run(plan.size, plan.seed, plan.dtype)
