@@ -116,6 +116,8 @@ class Bench:
             return result
         except SideError as error:
             return StageResult(stage, crash=str(error))
+        except SystemExit as error:
+            return StageResult(stage, crash=f"a side ended the program: SystemExit: {error}")
 
     def _load_reference(self, weights: Mapping[str, np.ndarray] | None) -> None:
         shapes = self.reference.shapes()
@@ -125,6 +127,12 @@ class Bench:
                 raise CaseError(
                     f"{self.case.name}: the weights are not those of its reference: missing {missing[:5]},"
                     f" unexpected {extra[:5]} ({len(missing)} and {len(extra)} in all)"
+                )
+            wrong = [name for name, shape in shapes.items() if np.shape(weights[name]) != tuple(shape)]
+            if wrong:
+                raise CaseError(
+                    f"{self.case.name}: the weights are not those of its reference: {wrong[0]} is"
+                    f" {np.shape(weights[wrong[0]])}, expected {tuple(shapes[wrong[0]])} ({len(wrong)} such in all)"
                 )
         self.reference.load(fill.state(shapes, self.seed) if weights is None else weights)
         if self.case.calibrate and weights is None:
@@ -283,10 +291,12 @@ class Bench:
             if index == 0:
                 for side, part in zip(sides, parts):
                     rates = side.schedule(case.schedule_iterations(), case.step)
-                    for iteration, rate in rates.items():
-                        part.add(f"schedule/{iteration}", np.float64(rate))
                     if side is self.reference:
                         self._keep("schedule", rates)
+                        between = self._largest_changes(rates)
+                    rates.update(side.schedule(between, case.step))
+                    for iteration in sorted(rates):
+                        part.add(f"schedule/{iteration}", np.float64(rates[iteration]))
             compared = self._compare("step", *parts)
             result.findings += compared.findings
             result.crash = result.crash or compared.crash
@@ -301,6 +311,19 @@ class Bench:
             losses = [merged(traces).only("loss") for traces in kept]
             self._going = list(zip(losses, training))
         return result
+
+    def _largest_changes(self, rates: Mapping[int, float]) -> list[int]:
+        """Iterations between those of a schedule, down to where the reference's rate changes most: a milestone."""
+        known, ordered = dict(rates), sorted(rates)
+        pairs = list(zip(ordered, ordered[1:]))
+        while pairs := [(low, high) for low, high in pairs if high - low > 1]:
+            middles = [(low + high) // 2 for low, high in pairs]
+            known.update(self.reference.schedule(middles, self.case.step))
+            pairs = [
+                (low, middle) if abs(known[middle] - known[low]) > abs(known[high] - known[middle]) else (middle, high)
+                for (low, high), middle in zip(pairs, middles)
+            ]
+        return [iteration for iteration in known if iteration not in rates]
 
     def _trajectory(self) -> StageResult:
         """The losses of a short run; where it goes on from the `step` stage, its first steps are those."""
@@ -409,6 +432,23 @@ class Bench:
             meta["scales"] = {names.get(name, name): value for name, value in meta["scales"].items()}
         return Trace({names[name]: value for name, value in trace.points.items()}, meta)
 
+    def set_differently(self) -> list[str]:
+        """Layers with other settings than the reference's, as "path: setting port, reference other".
+
+        Some of them no number shows in this run: of a layer that never ran, or that matters at another size only.
+        """
+        own = self.port.module_types()
+        pairs = [(path, rename_module(path, self.case.weights)) for path in self.reference.module_types()]
+        found = {}
+        try:
+            for theirs, path in pairs:
+                if path in own:
+                    settings = self.reference.attributes(theirs), self.port.attributes(path)
+                    found[path] = diagnose.attribute_differences(*settings)
+        except Exception as error:  # the verdict stands without it
+            return [f"the settings of {path} cannot be read: {type(error).__name__}: {error}"]
+        return [f"{path}: {settings}" for path, settings in found.items() if settings]
+
     def add_numerics(self, results: Sequence[StageResult]) -> None:
         """Runs both sides in float32 and adds the numerics report to the forward, loss and gradient stages."""
         wanted = [r for r in results if not r.reason and r.stage in NUMERICS]
@@ -464,7 +504,7 @@ class Bench:
 def _built(name: str, build: Callable[[], Any]) -> Any:
     try:
         return build()
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise SideError(f"the {name} cannot be built: {type(error).__name__}: {error}") from error
 
 

@@ -93,9 +93,9 @@ class Side:
         model: () -> torch.nn.Module or paddle.nn.Layer.
         losses: (inputs) -> callable or module `(outputs, targets) -> dict of scalar terms`; `inputs` are the numpy
             arrays, for losses that depend on the size.
-        optimizer: (model, losses, Schedule) -> an object with `step()` and either `zero_grad()` (torch) or
-            `clear_grad()` (paddle). torch: a `torch.optim.Optimizer`, or an object with one as `.optim`. paddle: a
-            `paddle.optimizer.Optimizer`, or an object with one as `.inner` and `learning_rates()`.
+        optimizer: (model, losses, Schedule) -> an object with `step()`; gradients are cleared for it. torch: a
+            `torch.optim.Optimizer`, or an object with one as `.optim`. paddle: a `paddle.optimizer.Optimizer`, or an
+            object with one as `.inner` and `learning_rates()`.
         rate: (iteration, Schedule) -> base learning rate of the step with this index, by the side's own schedule.
         outputs: (result of the forward pass) -> dict of named tensors; by default a dict is taken as it is, and the
             elements of a tuple are named "0", "1", ...

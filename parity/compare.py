@@ -24,7 +24,8 @@ class Finding:
         error: largest difference over rms(reference); for a "sum", over what 1e-9 of would be its limit; inf where
             it cannot be computed.
         limit: what `error` may be.
-        text: where the worst element is and both values, or what is wrong.
+        text: where the worst element is and both values, or what is wrong; of a point that agrees, how many elements
+            are NaN or infinite on both sides.
     """
 
     point: str
@@ -180,11 +181,14 @@ def _compare_discrete(point: str, expected: np.ndarray, actual: np.ndarray) -> F
 def _compare_float(
     point: str, expected: np.ndarray, actual: np.ndarray, kind: str, scale: float | np.ndarray
 ) -> Finding:
-    finite = np.isfinite(expected)
+    finite, remark = np.isfinite(expected), ""
     if not (finite.all() and np.isfinite(actual).all()):
         unlike = _not_finite_alike(point, expected, actual)
         if unlike is not None:
             return unlike
+        remark = f"{finite.size - int(finite.sum())} of {finite.size} are NaN or infinite on both sides"
+        if expected.size > 1 and not finite.any():
+            return Finding(point, "nonfinite", np.inf, 0.0, f"{remark}: nothing can be compared; use other inputs")
         expected, actual = np.where(finite, expected, 0.0), np.where(finite, actual, 0.0)
     with np.errstate(over="ignore"):
         difference = np.abs(actual - expected)
@@ -196,7 +200,7 @@ def _compare_float(
     error = largest / unit if unit > 0 else (0.0 if largest == 0 else np.inf)
     relative_bound = policy.RELATIVE if unit > 0 else 0.0
     if largest <= bound:
-        return Finding(point, "pass", error, relative_bound)
+        return Finding(point, "pass", error, relative_bound, remark)
     text = f"max rel {error:.1e} > {relative_bound:.0e} at {_index(index)}: "
     text += f"reference {expected[index]:.9g}, port {actual[index]:.9g}"
     return Finding(point, "fail", error, relative_bound, text)

@@ -1,10 +1,11 @@
 """Where training starts: whether both models draw their initial values from the same distributions. Numpy only.
 
 Two frameworks' generators never give the same numbers, so a tensor's initial values are compared by their digest (see
-`traces`). Constants have to be equal. Of drawn values the spread has to agree as far as chance lets it: the logarithm of
-the ratio of two sample deviations of n normal numbers has a deviation of 1/sqrt(n), and six of those are allowed. That
-tells the defaults of torch and Paddle apart from some fifty elements on, and Kaiming's fan_in from its fan_out. Of
-thousands of elements the largest shows the kind of distribution as well, since a uniform one ends at 1.73 deviations.
+`traces`). Constants have to be equal. Of drawn values the spread has to agree as far as chance lets it: the logarithm
+of the ratio of two sample deviations of n normal numbers has a deviation of 1/sqrt(n), and six of those are allowed.
+That tells the defaults of torch and Paddle apart from some fifty elements on, and Kaiming's fan_in from its fan_out
+where they differ. Of thousands of elements the largest shows the kind of distribution as well: a uniform one ends at
+1.73 deviations.
 """
 
 from __future__ import annotations
@@ -25,7 +26,10 @@ DEVIATIONS = 6.0
 CONSTANT = 1e-6  # relative: what float32 leaves of a constant
 SIGNS = 24  # draws of one sign, after which the other does not occur
 UNIFORM, CUT, TAILED = "uniform", "normal, cut at two deviations", "normal"
-_ENDS = ((2000, 1.95, UNIFORM), (10000, 2.4, CUT))  # from so many elements on: largest / rms below which it is this kind
+_ENDS = (
+    (2000, 1.95, UNIFORM),
+    (10000, 2.4, CUT),
+)  # from so many elements on: largest / rms below which it is this kind
 
 
 @dataclass(frozen=True)
@@ -123,7 +127,7 @@ def compare(plan: Plan, reference: Mapping[str, Digested], port: Mapping[str, Di
     return findings
 
 
-# --- why ---------------------------------------------------------------------------------------------------------------
+# --- why --------------------------------------------------------------------------------------------------------------
 
 Fans = Callable[[float, float], float]
 RULES: tuple[tuple[str, str, Fans], ...] = (  # name, kind, (fan_in, fan_out) -> deviation
@@ -148,9 +152,7 @@ def rule(starts: Sequence[Start], fans: Sequence[tuple[float, float]]) -> str:
     """
     for name, kind, deviation in RULES:
         if all(
-            not start.constant
-            and start.kind in ("", kind)
-            and _close(start.rms, deviation(*fan), start.size)
+            not start.constant and start.kind in ("", kind) and _close(start.rms, deviation(*fan), start.size)
             for start, fan in zip(starts, fans)
         ):
             return name
@@ -187,13 +189,17 @@ def explain(
         if name in theirs and name in port:
             path, _, attribute = name.rpartition(".")
             groups.setdefault((kinds.get(path, ""), attribute), []).append(name)
-    said = []
-    for (kind, attribute), names in groups.items():
-        own = [Start.of(port[name]) for name in names]
-        expected = [theirs[name] for name in names]
-        sizes = [fans(start.shape) for start in expected]
-        whose = f"{attribute} of {names[0].rpartition('.')[0]}" if len(names) == 1 else (
-            f"{attribute} of {len(names)} layers{f' of type {kind}' if kind else ''}, such as {names[0].rpartition('.')[0]}"
-        )
-        said.append(f"{whose}: {rule(own, sizes) or own[0]}; reference {rule(expected, sizes) or expected[0]}")
+    said = [_said(kind, attribute, names, theirs, port) for (kind, attribute), names in groups.items()]
     return f"initial values differ: {'. '.join(said)}" if said else ""
+
+
+def _said(
+    kind: str, attribute: str, names: Sequence[str], theirs: Mapping[str, Start], port: Mapping[str, Digested]
+) -> str:
+    own, expected = [Start.of(port[name]) for name in names], [theirs[name] for name in names]
+    sizes = [fans(start.shape) for start in expected]
+    whose = f"{attribute} of {names[0].rpartition('.')[0]}"
+    if len(names) > 1:
+        of_type = f" of type {kind}" if kind else ""
+        whose = f"{attribute} of {len(names)} layers{of_type}, such as {names[0].rpartition('.')[0]}"
+    return f"{whose}: {rule(own, sizes) or own[0]}; reference {rule(expected, sizes) or expected[0]}"

@@ -175,6 +175,8 @@ def _run_stages(result: CaseResult, wanted: Sequence[str], say: Callable[[str], 
                 bench.add_numerics(result.stages)
             bench.forget_gradients()
     result.coverage = coverage.measure(bench.traces, bench.reference.shapes(), wanted)
+    result.coverage["not_finite"] = [f.point for stage in result.stages for f in stage.findings if f.passed and f.text]
+    result.coverage["set_differently"] = bench.set_differently()
 
 
 def memory_needed(case: Case) -> float:

@@ -35,6 +35,11 @@ def ignored_negative() -> tuple[Any, Any]:
     return _cross_entropy([0, 1, -1, -1], ignore_index=-1)
 
 
+@probe("cross_entropy, half of the pixels ignored by the default", "use 255: Paddle also averages pixels labelled -100")
+def ignored_default() -> tuple[Any, Any]:
+    return _cross_entropy([0, 1, -100, -100])
+
+
 @probe("cross_entropy, every pixel ignored", "Paddle's loss is 0, torch's NaN: decide which, and say so in the port")
 def ignored_all() -> tuple[Any, Any]:
     return _cross_entropy([255, 255], ignore_index=255)
@@ -137,9 +142,22 @@ def gelu() -> tuple[Any, Any]:
     return _unary([1.0], TF.gelu, PF.gelu)
 
 
-@probe("hardsigmoid: precision of the slope 1/6 in float64", "write relu6(x + 3) / 6: Paddle's slope is a literal")
+@probe(
+    "hardsigmoid: precision of the slope 1/6 in float64",
+    "nothing: the harness computes it; Paddle's slope is 0.1666667",
+    ledger="float32 inside float64 operators",
+)
 def hardsigmoid() -> tuple[Any, Any]:
     return tuple(precision(value.numpy(), [2 / 3]) for value in _unary([1.0], TF.hardsigmoid, PF.hardsigmoid))
+
+
+@probe(
+    "selu: precision of its constants in float64",
+    "nothing: the harness computes it",
+    ledger="float32 inside float64 operators",
+)
+def selu() -> tuple[Any, Any]:
+    return tuple(precision(value.numpy(), [1.0507009873554805]) for value in _unary([1.0], TF.selu, PF.selu))
 
 
 @probe("leaky_relu(-1)", "nothing")

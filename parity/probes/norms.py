@@ -136,3 +136,53 @@ def default_layer_epsilon() -> tuple[Any, Any]:
 @probe("linear: shape of the weight of Linear(2, 3)", "transpose it; the harness and the converter do, by layer type")
 def linear_layout() -> tuple[Any, Any]:
     return list(torch.nn.Linear(2, 3).weight.shape), list(paddle.nn.Linear(2, 3).weight.shape)
+
+
+@probe("batch norm: precision of momentum in float64", "nothing: the harness rounds torch's", ledger=LEDGER)
+def momentum_precision() -> tuple[Any, Any]:
+    x = _column([9.0, 11.0])
+    found = _running(0.1, x, "running_mean")[0], _running(0.9, x, "running_mean")[1]
+    return tuple(precision(value.numpy(), [1.0]) for value in found)
+
+
+@probe("batch norm: dtype of the weight after casting the layer to float64", "use to(dtype=), not astype, in Paddle")
+def cast() -> tuple[Any, Any]:
+    ours, theirs = torch.nn.BatchNorm2d(1).to(torch.float64), paddle.nn.BatchNorm2D(1).astype("float64")
+    return str(ours.weight.dtype).rpartition(".")[2], str(theirs.weight.dtype).rpartition(".")[2]
+
+
+@probe("group norm: default epsilon", "nothing")
+def default_group_epsilon() -> tuple[Any, Any]:
+    return torch.nn.GroupNorm(1, 1).eps, paddle.nn.GroupNorm(1, 1)._epsilon
+
+
+@probe(
+    "synchronised batch norm of -1 and 1 in training on a CPU",
+    "build plain batch norms for a CPU: Paddle's does not run",
+)
+def synchronised() -> tuple[Any, Any]:
+    x = _column([-1.0, 1.0]).astype(np.float32)
+    return (
+        answer(lambda: torch.nn.SyncBatchNorm(1).train()(torch.from_numpy(x)).detach().reshape(-1)),
+        answer(lambda: paddle.nn.SyncBatchNorm(1)(paddle.to_tensor(x)).detach().reshape([-1])),
+    )
+
+
+@probe("dropout2d of 64 channels in training: channels that are partly dropped", "nothing: whole channels go")
+def dropout_channels() -> tuple[Any, Any]:
+    torch.manual_seed(0)
+    paddle.seed(0)
+    kept = (
+        torch.nn.Dropout2d(0.5).train()(torch.ones(1, 64, 2, 2)),
+        paddle.nn.Dropout2D(0.5)(paddle.ones([1, 64, 2, 2])),
+    )
+    return tuple(int((value.numpy().std((2, 3)) > 0).sum()) for value in kept)
+
+
+@probe(
+    "dropout(mode='downscale_in_infer') of a vector in evaluation", "torch has no such mode; Paddle refuses a vector"
+)
+def dropout_vector() -> tuple[Any, Any]:
+    layer = paddle.nn.Dropout(0.5, mode="downscale_in_infer")
+    layer.eval()
+    return "no such mode", answer(lambda: layer(paddle.ones([4])).sum())

@@ -76,6 +76,77 @@ def rate_precision() -> tuple[Any, Any]:
     return _precision(0.9, found)
 
 
+@probe("Momentum: precision of the learning rate 0.1 in float64", "nothing")
+def momentum_rate() -> tuple[Any, Any]:
+    found = _steps(lambda p: torch.optim.SGD(p, lr=0.1, momentum=0.5), lambda p: paddle.optimizer.Momentum(0.1, 0.5, p))
+    return _precision(0.9, found)
+
+
+@probe("AdamW: precision of the learning rate 0.1 in float64", "nothing")
+def adamw_rate() -> tuple[Any, Any]:
+    found = _steps(
+        lambda p: torch.optim.AdamW(p, lr=0.1, eps=0.0, weight_decay=0.0),
+        lambda p: paddle.optimizer.AdamW(0.1, epsilon=0.0, parameters=p, weight_decay=0.0),
+    )
+    return _precision(0.9, found)
+
+
+@probe("Nesterov momentum 0.5: two steps", "nothing")
+def nesterov() -> tuple[Any, Any]:
+    return _steps(
+        lambda p: torch.optim.SGD(p, lr=0.1, momentum=0.5, nesterov=True),
+        lambda p: paddle.optimizer.Momentum(0.1, 0.5, p, use_nesterov=True),
+        steps=2,
+    )
+
+
+@probe("a group's weight decay of 0 under one of 0.1, without a gradient", "nothing: the group's counts")
+def group_decay() -> tuple[Any, Any]:
+    return _steps(
+        lambda p: torch.optim.SGD([{"params": p, "weight_decay": 0.0}], lr=1.0, momentum=0.5, weight_decay=0.1),
+        lambda p: paddle.optimizer.Momentum(1.0, 0.5, [{"params": p, "weight_decay": 0.0}], weight_decay=0.1),
+        gradient=0.0,
+    )
+
+
+@probe("a parameter's own L2Decay(0.0) under a decay of 0.1, without a gradient", "nothing: it exempts the parameter")
+def own_decay() -> tuple[Any, Any]:
+    def theirs(parameters: Any) -> Any:
+        parameters[0].regularizer = paddle.regularizer.L2Decay(0.0)
+        return paddle.optimizer.Momentum(1.0, 0.5, parameters, weight_decay=0.1)
+
+    return _steps(
+        lambda p: torch.optim.SGD([{"params": p, "weight_decay": 0.0}], lr=1.0, weight_decay=0.1), theirs, gradient=0.0
+    )
+
+
+@probe("weight decay 0.5 and clipping to a norm of 1, gradient 10", "nothing: both clip first")
+def clip_then_decay() -> tuple[Any, Any]:
+    one = torch.nn.Parameter(torch.ones(1, dtype=torch.float64))
+    one.grad = torch.full((1,), 10.0, dtype=torch.float64)
+    torch.nn.utils.clip_grad_norm_([one], 1.0)
+    torch.optim.SGD([one], lr=1.0, weight_decay=0.5).step()
+    other = paddle.create_parameter([1], "float64")
+    other.set_value(np.ones(1))
+    clipping = paddle.nn.ClipGradByGlobalNorm(1.0)
+    optimizer = paddle.optimizer.SGD(1.0, [other], weight_decay=0.5, grad_clip=clipping)
+    (other * 10.0).sum().backward()
+    optimizer.step()
+    return one.detach()[0], other[0]
+
+
+@probe("PolynomialDecay(0.1, 10, power 0.9), rate 3", "nothing: 0.1 * 0.7 ** 0.9")
+def polynomial() -> tuple[Any, Any]:
+    one = torch.optim.SGD([torch.nn.Parameter(torch.ones(1))], lr=0.1)
+    schedule = torch.optim.lr_scheduler.PolynomialLR(one, 10, 0.9)
+    other = paddle.optimizer.lr.PolynomialDecay(0.1, 10, end_lr=0.0, power=0.9)
+    for _ in range(3):
+        one.step()
+        schedule.step()
+        other.step()
+    return schedule.get_last_lr()[0], other.get_lr()
+
+
 @probe("a group's learning rate of 0.01 under a base of 0.1: the step", "Paddle's is a factor: pass lr / base")
 def group_rate() -> tuple[Any, Any]:
     found = _steps(

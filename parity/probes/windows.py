@@ -131,6 +131,19 @@ def resize_factor() -> tuple[Any, Any]:
     return ours[0, 0, 0], theirs[0, 0, 0]
 
 
+@probe(
+    "interpolate(scale_factor=1.3) of 5 pixels, recompute_scale_factor=True: the last",
+    "Paddle has no such argument: pass size=",
+)
+def recomputed_factor() -> tuple[Any, Any]:
+    x = np.arange(5.0).reshape(1, 1, 1, 5)
+    return _both(
+        x,
+        lambda x: TF.interpolate(x, scale_factor=(1.0, 1.3), mode="bilinear", recompute_scale_factor=True)[0, 0, 0, -1],
+        lambda x: PF.interpolate(x, scale_factor=[1.0, 1.3], mode="bilinear")[0, 0, 0, -1],
+    )
+
+
 @probe("interpolate(nearest) of 7 pixels to 3: which", "nothing")
 def resize_nearest() -> tuple[Any, Any]:
     x = np.arange(7.0).reshape(1, 1, 1, 7)
@@ -157,12 +170,14 @@ def bilinear_precision() -> tuple[Any, Any]:
     return _resize_precision("bilinear", align_corners=False)
 
 
-@probe(
-    "bicubic resize: precision of the ratio in float64",
-    "choose sizes with a power-of-two ratio: the harness does not make up for this one",
-)
+@probe("bicubic resize: precision of the ratio in float64", "nothing: the harness computes it", ledger=INSIDE)
 def bicubic_precision() -> tuple[Any, Any]:
     return _resize_precision("bicubic", align_corners=False)
+
+
+@probe("bilinear resize, align_corners=True: precision in float64", "nothing: the harness computes it", ledger=INSIDE)
+def corners_precision() -> tuple[Any, Any]:
+    return _resize_precision("bilinear", align_corners=True)
 
 
 # --- sampling and padding -------------------------------------------------------------------------------------------

@@ -109,8 +109,8 @@ def fluid_module(program: Program) -> types.ModuleType:
     fluid.ParamAttr = ParamAttr
     fluid.regularizer = types.SimpleNamespace(L2DecayRegularizer=Regularizer)
     fluid.initializer = types.SimpleNamespace(
-        TruncatedNormal=lambda loc, scale: lambda tensor: nn.init.trunc_normal_(
-            tensor, loc, scale, loc - 2 * scale, loc + 2 * scale
+        TruncatedNormal=lambda loc, scale: (
+            lambda tensor: nn.init.trunc_normal_(tensor, loc, scale, loc - 2 * scale, loc + 2 * scale)
         ),
         ConstantInitializer=lambda value: lambda tensor: nn.init.constant_(tensor, value),
     )

@@ -319,7 +319,7 @@ def test_a_weight_that_is_not_carried_over_is_reported_with_a_rule_that_helps():
     result = run(minimal(weights=RULES[:3]), stages=["forward"], **QUICK)
     text = result.first[1].text
     assert result.exit_code == 1 and [s.stage for s in result.stages] == ["weights"]
-    assert "hidden.weight (8, 8) has no target" in text and 'add Rename(r"^hidden", "fc1")' in text
+    assert "hidden.weight (8, 8) has no target" in text and r'add Rename(r"^hidden\.", "fc1.")' in text
 
 
 def test_rename_rules_that_merge_two_layers_are_refused():
@@ -498,3 +498,104 @@ def test_isolated_sides_give_the_same_verdict(tmp_path):
         for entry in report["stages"]:
             del entry["seconds"]
     assert apart["result"] == here
+
+
+# --- what no sampled number would show ------------------------------------------------------------------------------
+
+
+def dropping_at(milestone):
+    return lambda iteration, schedule: 0.05 if iteration < milestone else 0.005
+
+
+@pytest.mark.parametrize("milestone", [6043, 5999, 6001])
+def test_a_milestone_that_is_one_iteration_off_is_found(milestone):
+    case = trained(step=Schedule(steps=1, iters=10000))
+    rates = [
+        dataclasses.replace(side, rate=dropping_at(at)) for side, at in ((case.reference, 6000), (case.port, 6000))
+    ]
+    right = dataclasses.replace(case, reference=rates[0], port=rates[1])
+    assert run(right, stages=["step"], **QUICK).passed
+    wrong = dataclasses.replace(right, port=dataclasses.replace(case.port, rate=dropping_at(milestone)))
+    result = run(wrong, stages=["step"], **QUICK)
+    assert not result.passed and stage(result, "step").first.point == f"step/schedule/{min(milestone, 6000)}"
+
+
+def test_a_network_that_computes_nothing_but_nan_does_not_pass():
+    class Broken(TorchNet):
+        def forward(self, x):
+            return super().forward(x) * float("nan")
+
+    class AlsoBroken(PaddleNet):
+        def forward(self, x):
+            return super().forward(x) * 2 * float("nan")
+
+    result = run(minimal(reference=Broken, port=AlsoBroken), stages=["forward"], **QUICK)
+    assert not result.passed and "NaN" in stage(result, "forward").first.text
+
+
+def test_numbers_that_are_not_finite_on_both_sides_are_reported():
+    def corner(x):
+        x[:, 0] = float("inf")
+        return x
+
+    class Infinite(TorchNet):
+        def forward(self, x):
+            return corner(super().forward(x))
+
+    class AlsoInfinite(PaddleNet):
+        def forward(self, x):
+            return corner(super().forward(x))
+
+    result = run(minimal(reference=Infinite, port=AlsoInfinite), stages=["forward"], **QUICK)
+    assert result.passed and result.coverage["not_finite"] == ["forward/output/0"]
+
+
+def test_a_setting_that_shows_at_no_number_of_this_size_is_reported():
+    def pooled(build, layer):
+        return changed(build, lambda model: setattr(model, "drop", layer))
+
+    pair = {"reference": pooled(TorchNet, torch.nn.MaxPool2d(2, ceil_mode=True))}
+    pair["port"] = pooled(PaddleNet, paddle.nn.MaxPool2D(2))
+    result = run(minimal(**pair), stages=["weights"], **QUICK)
+    assert result.coverage["set_differently"] == ["drop: ceil_mode False, reference True"]
+    assert run(minimal(), stages=["weights"], **QUICK).coverage["set_differently"] == []
+
+
+def test_names_that_follow_from_a_layers_type_need_no_rule():
+    def torch_net():
+        layers = (torch.nn.Conv2d(3, 6, 3), torch.nn.InstanceNorm2d(6, affine=True), torch.nn.PReLU(6))
+        return torch.nn.Sequential(
+            *layers, torch.nn.AdaptiveAvgPool2d(1), torch.nn.Flatten(), torch.nn.Linear(6, CLASSES)
+        )
+
+    def paddle_net():
+        layers = (paddle.nn.Conv2D(3, 6, 3), paddle.nn.InstanceNorm2D(6), paddle.nn.PReLU(6))
+        pooled = (paddle.nn.AdaptiveAvgPool2D(1), paddle.nn.Flatten())
+        return paddle.nn.Sequential(*layers, *pooled, paddle.nn.Linear(6, CLASSES))
+
+    result = run(trained(torch_net, paddle_net, weights=()), **QUICK)
+    assert result.passed, result
+    points = {finding.point for finding in stage(result, "step").findings}
+    assert {"step/1/update/1.weight", "step/1/optimizer/2.weight.velocity"} <= points
+
+
+def test_where_training_starts_is_compared_if_both_sides_ask_for_it():
+    sides = [dataclasses.replace(side, initial=True) for side in (minimal().reference, minimal().port)]
+    result = run(minimal(reference=sides[0], port=sides[1]), stages=["initial"], **QUICK)
+    first = stage(result, "initial")
+    assert not result.passed and first.first.point == "initial/stem.0.weight"
+    assert "Paddle's default" in first.cause and "torch's default" in first.cause
+
+    def like_torch(model):
+        for layer in model.sublayers():
+            if isinstance(layer, (paddle.nn.Conv2D, paddle.nn.Linear)):
+                ins = layer.weight.shape[0] if isinstance(layer, paddle.nn.Linear) else np.prod(layer.weight.shape[1:])
+                fill = paddle.nn.initializer.Uniform(-(ins**-0.5), ins**-0.5)
+                for parameter in layer.parameters():
+                    fill(parameter)
+
+    mended = dataclasses.replace(sides[1], model=changed(PaddleNet, like_torch))
+    assert run(minimal(reference=sides[0], port=mended), stages=["initial"], **QUICK).passed
+    with pytest.raises(CaseError, match="only the reference gives `initial`"):
+        run(minimal(reference=sides[0]), stages=["initial"], **QUICK)
+    assert stage(run(minimal(), stages=["initial"], **QUICK), "initial").reason == "the case gives no `initial`"

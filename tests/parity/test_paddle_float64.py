@@ -64,16 +64,17 @@ def assert_close(found, expected, tolerance):
 # --- resizing -------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize("mode", ["bilinear", "bicubic"])
 @pytest.mark.parametrize("align_corners", [True, False])
 @pytest.mark.parametrize("size", SIZES)
-def test_resizing_is_what_paddle_does_in_float32_and_torch_in_float64(size, align_corners):
+def test_resizing_is_what_paddle_does_in_float32_and_torch_in_float64(size, align_corners, mode):
     x = image(size)
     for target in TARGETS:
-        found = exact("interpolate", x, size=target, mode="bilinear", align_corners=align_corners)
-        own = single("interpolate", x, size=target, mode="bilinear", align_corners=align_corners)
+        found = exact("interpolate", x, size=target, mode=mode, align_corners=align_corners)
+        own = single("interpolate", x, size=target, mode=mode, align_corners=align_corners)
         assert_close(found, own, 2e-5)  # Paddle's float32 ratio is good to 1e-5 of a pixel here
         if 1 not in target or align_corners:
-            truth = torch_double("interpolate", x, target, mode="bilinear", align_corners=align_corners)
+            truth = torch_double("interpolate", x, target, mode=mode, align_corners=align_corners)
             assert_close(found, truth, 1e-13)
 
 
@@ -152,12 +153,28 @@ def test_the_functional_layers_and_upsample_are_exact_too():
     np.testing.assert_allclose(adaptive, torch_double("adaptive_avg_pool2d", x, 2)[0], rtol=1e-12, atol=1e-13)
 
 
-@pytest.mark.parametrize("mode", ["nearest", "bicubic"])
-def test_other_modes_are_paddles_own(mode):
+def test_other_modes_are_paddles_own():
     x = paddle.to_tensor(image((5, 9)).astype(np.float64))
-    own = PF.interpolate(x, size=[10, 18], mode=mode)
+    own = PF.interpolate(x, size=[10, 18], mode="nearest")
     with exact_operators():
-        assert np.array_equal(PF.interpolate(x, size=[10, 18], mode=mode).numpy(), own.numpy())
+        assert np.array_equal(PF.interpolate(x, size=[10, 18], mode="nearest").numpy(), own.numpy())
+
+
+# --- activations ----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("operator", ["hardsigmoid", "selu"])
+def test_activations_with_rounded_constants_are_paddles_in_float32_and_torchs_in_float64(operator):
+    x = 4 * image((7, 5))
+    x[0, 0, 0] = [-3.0, 3.0, 0.0, -6.0, 6.0]
+    found = exact(operator, x)
+    assert_close(found, single(operator, x), 1e-6)
+    assert_close(found, torch_double(operator, x), 1e-13)
+
+
+def test_a_hard_sigmoid_of_another_slope_keeps_it():
+    x = image((7, 5))
+    assert_close(exact("hardsigmoid", x, slope=0.2), single("hardsigmoid", x, slope=0.2), 1e-6)
 
 
 # --- pooling --------------------------------------------------------------------------------------------------------

@@ -26,6 +26,7 @@ FULL = Side(
     rate=function,
     postprocess=function,
     data=function,
+    initial=True,
     metrics={"cityscapes": function},
 )
 IMAGE = {"image": inputs.image(1)}
@@ -107,6 +108,7 @@ def test_a_minimal_case_has_forward_passes_and_says_what_the_others_need():
         "gradients": "the case gives no `losses`",
         "step": "the case gives no `losses`",
         "trajectory": "the case gives no `losses`",
+        "initial": "the case gives no `initial`",
         "data": "the case gives no `data`",
         "postprocess": "the case gives no `postprocess`",
         "metrics": "the case gives no `metrics`",

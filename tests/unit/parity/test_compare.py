@@ -94,6 +94,18 @@ def test_nan_or_the_same_infinity_at_the_same_place_passes():
     assert verdict(values, values.copy()) == "pass"
 
 
+def test_what_is_not_finite_on_both_sides_is_remarked():
+    values = np.array([1.0, np.nan, np.inf, -np.inf])
+    finding = compare_point("stage/point", values, values.copy(), "float64")
+    assert finding.passed and finding.text == "3 of 4 are NaN or infinite on both sides"
+
+
+def test_an_array_without_a_finite_number_proves_nothing():
+    values = np.array([np.nan, np.inf])
+    assert verdict(values, values.copy()) == "nonfinite"
+    assert verdict(np.array(np.nan), np.array(np.nan)) == "pass"  # such as the loss of a batch without a label
+
+
 def test_nan_at_another_place_fails():
     assert verdict([1.0, np.nan], [np.nan, 1.0]) == "nonfinite"
 
