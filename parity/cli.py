@@ -6,15 +6,13 @@ import argparse
 import importlib.util
 import os
 import sys
-import traceback
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Callable
 
+from parity import guard
 from parity.case import STAGES, Case
-from parity.errors import CaseError, ParityError, SideError
-
-EXIT_USAGE, EXIT_CRASH = 2, 3
+from parity.errors import CaseError
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -75,15 +73,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if arguments and arguments[0] in commands.COMMANDS:
         return commands.main(arguments)
     options = build_parser().parse_args(arguments)
-    try:
-        return _run(options)
-    except ParityError as error:
-        if options.debug:
-            traceback.print_exc()
-        print(f"error: {error}", file=sys.stderr)
-        return EXIT_CRASH if isinstance(error, SideError) else EXIT_USAGE
-    except KeyboardInterrupt:
-        return 130
+    return guard.guarded(lambda: _run(options), debug=options.debug)
 
 
 def _run(options: argparse.Namespace) -> int:
@@ -209,44 +199,56 @@ def select(names: Sequence[str]) -> list[Case]:
 
 
 def _from_file(path: Path) -> list[Case]:
-    if not path.exists():
+    from parity.commands import import_file
+
+    if not path.is_file():
         raise CaseError(f"{path}: there is no such file; expected a Python file with a CASE or CASES")
-    spec = importlib.util.spec_from_file_location(f"parity_case_{path.stem}", path)
-    module = importlib.util.module_from_spec(spec)
-    sys.path.insert(0, str(path.resolve().parent))
-    try:
-        spec.loader.exec_module(module)
-    except Exception as error:
-        raise CaseError(f"{path}: importing it raised {type(error).__name__}: {error}") from error
-    found = (
-        list(getattr(module, "CASES", ())) or [module.CASE]
-        if hasattr(module, "CASE") or hasattr(module, "CASES")
-        else []
-    )
-    if not found or not all(isinstance(case, Case) for case in found):
+    module = import_file(path, f"parity_case_{path.stem}")
+    found = getattr(module, "CASES", None) or [getattr(module, "CASE", None)]
+    if not isinstance(found, (list, tuple)) or not all(isinstance(case, Case) for case in found):
         raise CaseError(f"{path}: defines no CASE or CASES; expected `CASE = parity.Case(name=..., ...)`")
-    return found
+    return list(found)
+
+
+def _check_files(options: argparse.Namespace) -> None:
+    """Refuses files that cannot be read or written, before anything is done."""
+    for name in ("weights", "input", "fault_score"):
+        path, option = getattr(options, name), f"--{name.replace('_', '-')}"
+        if path and not path.is_file():
+            what = "is a folder; expected a file" if path.is_dir() else "there is no such file"
+            raise CaseError(f"{option} {path}: {what}; correct the path")
+    if options.fault_score and not options.html:
+        raise CaseError(f"--fault-score {options.fault_score}: is shown by the HTML page alone; give --html FILE too")
+    guard.check_outputs(
+        {"--json": options.json, "--md": options.md, "--html": options.html}, {"--reprod-log": options.reprod_log}
+    )
 
 
 def _check(options: argparse.Namespace, cases: Sequence[Case]) -> None:
     if options.weights and len(cases) != 1:
         raise CaseError(f"--weights: {len(cases)} cases are selected; expected one; name it with --case")
-    if options.weights and not options.weights.exists():
-        raise CaseError(f"--weights {options.weights}: there is no such file")
-    if options.input and not options.input.exists():
-        raise CaseError(f"--input {options.input}: there is no such file")
+    _check_files(options)
     if options.size and min(options.size) < 1:
         raise CaseError(f"--size {options.size[0]} {options.size[1]}: expected two positive numbers, height and width")
     if options.num_threads is not None and options.num_threads < 1:
         raise CaseError(f"--num_threads {options.num_threads}: expected a positive number")
     if options.jobs is not None and options.jobs < 1:
         raise CaseError(f"--jobs {options.jobs}: expected a positive number")
+    if options.seeds < 1:
+        raise CaseError(f"--seeds {options.seeds}: expected a positive number")
+    if any(case.why_not("postprocess") is None for case in cases):
+        guard.check_outputs({}, {"--report-dir": options.report_dir})
     for module in ("torch", "paddle"):
         if importlib.util.find_spec(module) is None:
             raise CaseError(f"{module} is not installed; run `make setup`, or pip install paddleseg-ext[parity]")
 
 
 def _read_weights(path: Path) -> Any:
+    """Name -> array of a checkpoint.
+
+    Raises:
+        CaseError: if it cannot be read.
+    """
     from paddleseg_ext.errors import PaddlesegExtError
     from parity import torch_files
 

@@ -15,9 +15,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from parity.errors import ParityError, SideError
+from parity import guard
+from parity.errors import SideError
+from parity.guard import EXIT_CRASH
 
-EXIT_MISMATCH, EXIT_USAGE, EXIT_CRASH = 1, 2, 3
+EXIT_MISMATCH = 1
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -34,15 +36,13 @@ def build_parser() -> argparse.ArgumentParser:
 def main(arguments: Sequence[str]) -> int:
     """Runs a command; returns its exit code: 0 equal, 1 a mismatch, 2 bad usage, 3 a side crashed."""
     options = build_parser().parse_args(arguments)
-    try:
-        return COMMANDS[options.command][1](options)
-    except ParityError as error:
-        if options.debug:
-            traceback.print_exc()
-        print(f"error: {error}", file=sys.stderr)
-        return EXIT_CRASH if isinstance(error, SideError) else EXIT_USAGE
-    except KeyboardInterrupt:
-        return 130
+    return guard.guarded(lambda: _run(options), debug=options.debug)
+
+
+def _run(options: argparse.Namespace) -> int:
+    outputs = {f"--{name}": getattr(options, name, None) for name in ("out", "json", "md", "html")}
+    guard.check_outputs(outputs)
+    return COMMANDS[options.command][1](options)
 
 
 def _probe_arguments(parser: argparse.ArgumentParser) -> None:
@@ -82,7 +82,7 @@ def write_json(data: object, path: str) -> None:
     if path == "-":
         sys.stdout.write(text)
     else:
-        Path(path).write_text(text, encoding="utf-8")
+        guard.write(path, text)
 
 
 def print_readings(readings: Sequence, *, versions: str, against: str) -> None:
@@ -279,9 +279,11 @@ def _init(options: argparse.Namespace) -> int:
     from parity import matching
     from parity.errors import CaseError
 
+    if not options.models.stem.isidentifier():
+        name = options.models.stem
+        raise CaseError(f"{options.models}: {name!r} cannot be imported; expected a name of letters, digits and _")
     path = options.models.with_suffix(".py")
-    if not path.stem.isidentifier():
-        raise CaseError(f"{path}: {path.stem!r} cannot be imported; expected a name of letters, digits and _")
+    guard.check_outputs({"init": path})
     if not path.exists():
         path.write_text(matching.MODELS.format(name=path.stem, path=path), encoding="utf-8")
         print(f"{path}: begun; put your two models into it, then run `python -m parity init {path}` again")
@@ -289,56 +291,69 @@ def _init(options: argparse.Namespace) -> int:
     target = options.out or path.with_name(f"{path.stem}_case.py")
     if target.exists():
         raise CaseError(f"{target}: exists already; expected a new file; name another with --out, or remove it")
+    if target.resolve().parent != path.resolve().parent:
+        raise CaseError(f"--out {target}: expected a file beside {path}, from which it imports the models")
     theirs, own = _modules(path)
     proposal = matching.propose(theirs, own)
     left = matching.unmatched(proposal, theirs, own)
     target.write_text(matching.source(path.stem, path.stem, proposal, left), encoding="utf-8")
-    still_open = len(proposal.open) + len(proposal.reference_only) + len(proposal.port_only)
     print(
         f"{target}: {len(theirs.shapes) - len(left)} of {len(theirs.shapes)} tensors carry over, by "
-        f"{len(proposal.rules)} rules; {still_open} things are open: look for CHECK in it"
+        f"{len(proposal.rules)} rules; {proposal.still_open} open: look for CHECK in it"
     )
     print(f"then: python -m parity {target}")
     return 0
 
 
-def _import_file(path: Path) -> Any:
+def import_file(path: Path, name: str) -> Any:
+    """The module that a file of the user's defines.
+
+    Raises:
+        CaseError: if it cannot be imported, with the line where.
+    """
     from parity.errors import CaseError
 
-    spec = importlib.util.spec_from_file_location(path.stem, path)
+    spec = importlib.util.spec_from_file_location(name, path)
     module = importlib.util.module_from_spec(spec)
     sys.path.insert(0, str(path.resolve().parent))
     try:
         spec.loader.exec_module(module)
-    except Exception as error:
-        raise CaseError(f"{path}: importing it raised {type(error).__name__}: {error}") from error
+    except (Exception, SystemExit) as error:
+        lines = [f.lineno for f in traceback.extract_tb(error.__traceback__) if Path(f.filename) == Path(spec.origin)]
+        where = f"{path}:{lines[-1]}" if lines else f"{path}"
+        said = error if isinstance(error, CaseError) else f"importing it raised {type(error).__name__}: {error}"
+        raise CaseError(f"{where}: {said}") from error
     return module
 
 
 def _modules(path: Path) -> tuple:
     """Both models of a file, as `matching.Modules`."""
     from parity.cli import _quieten_paddle
-    from parity.errors import CaseError
-    from parity.matching import Modules
 
     _quieten_paddle()
-    module = _import_file(path)
+    from parity.case import Side
+    from parity.errors import CaseError
+    from parity.matching import Modules
+    from parity.paddle_side import PaddleSide
+    from parity.torch_side import TorchSide
+
+    module = import_file(path, path.stem)
     for name in ("reference", "port"):
         if not callable(getattr(module, name, None)):
             raise CaseError(
                 f"{path}: has no function {name}(); expected reference() and port(), which return the models"
             )
-    from parity.case import Side
-    from parity.paddle_side import PaddleSide
-    from parity.torch_side import TorchSide
-
-    try:
-        theirs, own = TorchSide(Side(module.reference)), PaddleSide(Side(module.port))
-    except Exception as error:
-        raise SideError(f"{path}: a model cannot be built: {type(error).__name__}: {error}") from error
+    sides = []
+    for name, kind in (("reference", TorchSide), ("port", PaddleSide)):
+        try:
+            sides.append(kind(Side(getattr(module, name))))
+        except Exception as error:
+            raise SideError(f"{path}: the {name} cannot be built: {type(error).__name__}: {error}") from error
+    theirs, own = sides
     shapes = {name: shape for name, shape in theirs.shapes().items() if name not in theirs.framework_only()}
     tensors = {tensor.torch_name: tuple(tensor.shape) for tensor in own.tensors()}
-    return Modules(theirs.module_types(), shapes), Modules(own.module_types(), tensors)
+    types = [{path: kind for path, kind in side.module_types().items() if path} for side in sides]
+    return Modules(types[0], shapes), Modules(types[1], tensors)
 
 
 COMMANDS = {

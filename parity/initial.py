@@ -13,14 +13,14 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Callable
+from typing import Any, Callable
 
 import numpy as np
 
 from parity.compare import Finding
 from parity.weights import Plan
 
-Digested = tuple[tuple[int, ...], np.ndarray]  # shape and digest, see `traces.digest`
+Digested = Any  # (shape, digest), as `traces.digested` returns them
 
 DEVIATIONS = 6.0
 CONSTANT = 1e-6  # relative: what float32 leaves of a constant

@@ -10,7 +10,7 @@ from contextlib import suppress
 from multiprocessing.connection import Connection
 from typing import Any, Callable
 
-from parity.errors import SideError
+from parity.errors import ParityError, SideError
 
 
 class RemoteSide:
@@ -19,6 +19,9 @@ class RemoteSide:
     Args:
         build: () -> the side; called in the other process.
         name: "reference" or "port".
+
+    Raises:
+        ParityError: that building it raised, or if the process ended.
     """
 
     def __init__(self, build: Callable[[], Any], name: str) -> None:
@@ -28,23 +31,32 @@ class RemoteSide:
         self._process = context.Process(target=_serve, args=(build, there), daemon=True)
         self._process.start()
         there.close()
+        try:
+            self._answer()  # once it is built
+        except ParityError:
+            self.close()
+            raise
 
     def __getattr__(self, method: str) -> Callable[..., Any]:
         if method.startswith("_"):
             raise AttributeError(method)
 
         def call(*args: Any, **kwargs: Any) -> Any:
-            try:
+            with suppress(BrokenPipeError):  # it has ended, as there is no answer
                 self._here.send((method, args, kwargs))
-                succeeded, value = self._here.recv()
-            except (EOFError, BrokenPipeError, ConnectionResetError) as error:
-                self._process.join(timeout=5)
-                raise SideError(f"the process of the {self.name} ended with {self._process.exitcode}") from error
-            if not succeeded:
-                raise value
-            return value
+            return self._answer()
 
         return call
+
+    def _answer(self) -> Any:
+        try:
+            succeeded, value = self._here.recv()
+        except (EOFError, ConnectionResetError) as error:
+            self._process.join(timeout=5)
+            raise SideError(f"the process of the {self.name} ended with {self._process.exitcode}") from error
+        if not succeeded:
+            raise value
+        return value
 
     def close(self) -> None:
         """Ends the process."""
@@ -75,16 +87,23 @@ class _Caller:
 
 def _serve(build: Callable[[], Any], connection: Connection) -> None:
     side: Any = None
-    while True:
+
+    def answer(method: str, args: Any, kwargs: Any) -> Any:
+        nonlocal side
+        if side is None:
+            side = build()
+            return None
+        return getattr(side, method)(*args, **kwargs)
+
+    call: Any = ("build", (), {})
+    while call is not None:
+        try:
+            connection.send((True, answer(*call)))
+        except ParityError as error:
+            connection.send((False, error))
+        except (Exception, SystemExit) as error:
+            connection.send((False, SideError(f"{type(error).__name__}: {error}")))
         try:
             call = connection.recv()
         except (EOFError, KeyboardInterrupt):
             return
-        if call is None:
-            return
-        method, args, kwargs = call
-        try:
-            side = side if side is not None else build()
-            connection.send((True, getattr(side, method)(*args, **kwargs)))
-        except Exception as error:
-            connection.send((False, SideError(f"{type(error).__name__}: {error}")))

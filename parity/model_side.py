@@ -68,7 +68,7 @@ class ModelSide:
                     self._clear_gradients()
                     sum(terms.values()).backward()
                     self._add_gradients(trace, fired, tensors)
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             trace.meta["crash"] = f"{type(error).__name__}: {error}"
         return trace
 
@@ -86,7 +86,7 @@ class ModelSide:
                     total.backward()
             for name, tensor in tensors.items():
                 trace.add(f"d_{name}", self._gradient(tensor))
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             trace.meta["crash"] = f"{type(error).__name__}: {error}"
         return trace
 
@@ -95,7 +95,7 @@ class ModelSide:
         try:
             result = self.side.postprocess(self._tensors(outputs))
             return Trace({name: self._array(value) for name, value in result.items()})
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             return Trace(meta={"crash": f"{type(error).__name__}: {error}"})
 
     def initial(self) -> dict[str, tuple[tuple[int, ...], np.ndarray]]:

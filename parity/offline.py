@@ -24,7 +24,7 @@ from parity.case import STAGES, Case, Side
 from parity.chain import ChainResult
 from parity.compare import StageResult
 from parity.errors import CaseError
-from parity.recording import Log, Player, Recorded, Recorder, Store, decode, digest, encode, key_of, save
+from parity.recording import Log, Player, Recorded, Recorder, Store, decode, digest, encode, key_of, save, sound
 from parity.stages import CaseResult
 from parity.traces import Trace
 from parity.weights import PortTensor
@@ -292,8 +292,9 @@ def compare(reference: Recorded, port: Recorded) -> CaseResult:
     """
     _check_side(reference, "reference")
     _check_side(port, "port")
-    case = _rebuilt(reference, port)
-    result = _judged(case, lambda dtype: (reference.player(dtype), port.player(dtype)), reference)
+    with sound(f"{reference.path}, {port.path}: cannot be judged"):
+        case = _rebuilt(reference, port)
+        result = _judged(case, lambda dtype: (reference.player(dtype), port.player(dtype)), reference)
     for stage in result.stages:
         stage.cause = port.header["causes"].get(stage.stage, stage.cause)  # found while the port was there
     return result
@@ -312,7 +313,8 @@ def compare_live(reference: Recorded, case: Case) -> CaseResult:
 def _judged(case: Case, sides: Callable[[str], tuple[Any, Any]], reference: Recorded) -> CaseResult:
     settings = reference.header["settings"]
     given = settings["weights"] == "given"
-    weights = dict.fromkeys(reference.player("float64").shapes()) if given else None
+    shapes = reference.player("float64").shapes() if given else {}
+    weights = {name: np.broadcast_to(0.0, shape) for name, shape in shapes.items()} if given else None
     bench = _GivenBench(case, sides, seed=settings["seed"], size=tuple(settings["size"]), weights=weights)
     chain = dict(reference.header["chain"])
     chain["worst"] = np.inf if chain["worst"] is None else chain["worst"]
@@ -322,7 +324,7 @@ def _judged(case: Case, sides: Callable[[str], tuple[Any, Any]], reference: Reco
 def _run(case: Case, bench: Bench, wanted: Sequence[str], chain: ChainResult, *, float32: bool) -> CaseResult:
     started = time.perf_counter()
     result = CaseResult(case.name, chain, bench=bench)
-    result.versions = bench.versions()
+    result.versions = _versions(bench)
     result.settings = {"seed": bench.seed, "size": list(bench.size), "weights": bench.weights}
     for stage in wanted:
         case.why_not(stage)
@@ -334,6 +336,16 @@ def _run(case: Case, bench: Bench, wanted: Sequence[str], chain: ChainResult, *,
             stage.cause = f"{found}; more experiments need both sides to run here"
     result.seconds = time.perf_counter() - started
     return result
+
+
+def _versions(bench: Bench) -> dict[str, str]:
+    """As `Bench.versions`; what both sides have in two versions is listed for each."""
+    if bench.failure:
+        return {}
+    theirs, own = bench.reference.versions(), bench.port.versions()
+    two = {name for name, version in theirs.items() if own.get(name, version) != version}
+    found = {f"{name} (reference)" if name in two else name: version for name, version in theirs.items()}
+    return {**found, **{f"{name} (port)" if name in two else name: version for name, version in own.items()}}
 
 
 def _add_leaves(bench: Bench, wanted: Sequence[str], log: Log) -> None:

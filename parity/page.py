@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from parity import drawings, policy
+from parity import drawings, guard, policy
 from parity.case import STAGES
 from parity.errors import CaseError
 from parity.evidence import worst_values
@@ -40,10 +40,13 @@ CHAIN_WORDS = {
     "unverified": ("none", "was not compared with its upstream repository"),
     "unchecked": ("none", "was not compared with its upstream repository in this run"),
 }
+WHATS = ("caught", "localised", "explained")  # of planted faults
 UNCOVERED = {
     "leaves_never_run": "layers that never ran",
     "relus_one_sided": "ReLUs that saw one sign only",
     "parameters_without_gradient": "parameters without a gradient on either side",
+    "not_finite": "points with numbers that are NaN or infinite on both sides",
+    "set_differently": "layers that are set differently, some of which no number of this run may show",
 }
 
 
@@ -56,7 +59,7 @@ def write(path: Path, data: Mapping[str, Any], evidence: Mapping[str, Any], faul
         evidence: case -> `evidence.collect`.
         faults: score of the planted faults, or None.
     """
-    Path(path).write_text(render(data, evidence, faults), encoding="utf-8")
+    guard.write(path, render(data, evidence, faults))
 
 
 def read_faults(path: Path) -> dict[str, Any]:
@@ -67,11 +70,22 @@ def read_faults(path: Path) -> dict[str, Any]:
     """
     try:
         score = json.loads(path.read_text(encoding="utf-8"))
-        for row in score["kinds"].values():
-            [int(row[key]) for key in ("caught", "localised", "explained", "count")]
+        for kind, row in score["kinds"].items():
+            count = _count(row["count"], f"count of {kind}")
+            for key in WHATS:
+                if _count(row[key], f"{key} of {kind}") > count:
+                    raise ValueError(f"{key} of {kind} is {row[key]}, of {count}")
+        _count(score["false_alarms"], "false_alarms")
         return score
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise CaseError(f"{path}: not a score of planted faults: {error}; write it with --self-test --json") from error
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        what = f"it has no {error}" if isinstance(error, KeyError) else str(error)
+        raise CaseError(f"{path}: not a score of planted faults: {what}; write it with --self-test --json") from error
+
+
+def _count(value: Any, what: str) -> int:
+    if type(value) is not int or value < 0:
+        raise ValueError(f"{what} is {value!r:.40}; expected a number of faults")
+    return value
 
 
 def render(data: Mapping[str, Any], evidence: Mapping[str, Any], faults: Mapping[str, Any] | None = None) -> str:
@@ -379,15 +393,14 @@ def _faults(score: Mapping[str, Any] | None) -> str:
     head = "<h2>Would this check notice a mistake?</h2>"
     if score is None:
         return f"{head}<p class='quiet'>The score of the planted faults was not given (--fault-score FILE).</p>"
-    whats = ("caught", "localised", "explained")
     rows = []
     for kind, row in score["kinds"].items():
         cells = "".join(
             f'<td class="{"good" if row[key] == row["count"] else "bad"}">{row[key]:d} of {row["count"]:d}</td>'
-            for key in whats
+            for key in WHATS
         )
         rows.append(f"<tr><th>{_t(kind)}</th>{cells}</tr>")
-    count, *found = (sum(row[key] for row in score["kinds"].values()) for key in ("count", *whats))
+    count, *found = (sum(row[key] for row in score["kinds"].values()) for key in ("count", *WHATS))
     alarms = score.get("false_alarms", "unknown")
     shown = "".join(f"<th>{h}</th>" for h in ("mistake", "caught", "right place", "cause named"))
     return (

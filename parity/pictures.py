@@ -12,7 +12,10 @@ _BAR = 28
 
 def read(path: Path) -> np.ndarray | None:
     """An image file as (H, W, 3) uint8 RGB, or None if it cannot be decoded."""
-    image = cv2.imdecode(np.frombuffer(path.read_bytes(), np.uint8), cv2.IMREAD_COLOR)
+    try:
+        image = cv2.imdecode(np.frombuffer(path.read_bytes(), np.uint8), cv2.IMREAD_COLOR)
+    except cv2.error:  # an empty file, or more pixels than it takes
+        return None
     return None if image is None else np.ascontiguousarray(image[..., ::-1])
 
 

@@ -13,9 +13,11 @@ from __future__ import annotations
 import hashlib
 import inspect
 import json
+import math
 import os
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -29,8 +31,40 @@ from parity.weights import PortTensor
 SCHEMA = 1
 _KINDS = "fiub"
 _PARTS = (cases.Probe, cases.Schedule, cases.Rename, cases.Drop, cases.Transpose)  # of a case, which are data
-_REPEATABLE = {"shapes", "versions", "module_types", "framework_only", "tensors", "schedule", "attributes", "load", "initial"}
+_REPEATABLE = {
+    "shapes",
+    "versions",
+    "module_types",
+    "framework_only",
+    "tensors",
+    "schedule",
+    "attributes",
+    "load",
+    "initial",
+}
 _REPEATABLE |= {"leaf_inputs", "replay"}
+_ANSWERS = {  # types of what a side answers, so that no other goes any further
+    **dict.fromkeys(("observe", "evaluate_losses", "postprocess"), Trace),
+    **dict.fromkeys(("shapes", "versions", "module_types", "framework_only", "state", "buffers", "initial"), Mapping),
+    "tensors": list,
+    "train_step": tuple,
+}
+_OF_DAMAGE = (ValueError, LookupError, TypeError, AttributeError, ArithmeticError, OSError, EOFError, RuntimeError)
+_OF_DAMAGE += (MemoryError, zipfile.BadZipFile)
+_CHAIN = {"status": str, "upstream": str, "detail": str, "worst": (type(None), float, int), "points": int}
+_FORM = {  # of the header; a type, a dict by name or of any names, a list of one form, or a tuple of possible forms
+    "side": str,
+    "settings": {"seed": int, "size": [int], "weights": str, "stages": [str], "float32": bool},
+    "chain": (type(None), _CHAIN),
+    "case": {
+        "said": {str: object},
+        "given": {"reference": [str], "port": [str]},
+        "inputs": [str],
+        "probes": bool,
+        "metrics": [str],
+    },
+    "logs": {str: [list]},
+}
 
 
 class Store:
@@ -254,7 +288,11 @@ class Player:
         outcome = outcomes[number]
         if outcome[0] == "raised":
             raise type(str(outcome[1]), (Exception,), {})(outcome[2])
-        return decode(outcome[1], self._arrays)
+        with sound(f"{self._where}: damaged: `{method}` of the {self.name}"):
+            value = decode(outcome[1], self._arrays)
+            if not isinstance(value, _ANSWERS.get(method, object)):
+                raise TypeError(f"answered {value!r:.60}")
+        return value
 
 
 def key_of(side: str, method: str, arguments: Any, options: Mapping[str, Any]) -> str:
@@ -279,6 +317,70 @@ def save(path: Path, header: Mapping[str, Any], store: Store) -> None:
             partial.unlink()
 
 
+@contextmanager
+def sound(what: str) -> Iterator[None]:
+    """Turns all that reading a damaged recording, or working with it, raises into one message.
+
+    Args:
+        what: begins the message: the file, and what it is then called.
+
+    Raises:
+        CaseError: instead.
+    """
+    try:
+        yield
+    except _OF_DAMAGE as error:
+        found = str(error) or type(error).__name__
+        raise CaseError(f"{what}: {found}; expected what `python -m parity record` writes; record it again") from error
+
+
+def _check(value: Any, form: Any, name: str) -> None:
+    """Raises ValueError where a value does not have a form of `_FORM`."""
+    if isinstance(form, tuple):
+        for one in form[:-1]:
+            try:
+                return _check(value, one, name)
+            except ValueError:
+                pass
+        return _check(value, form[-1], name)
+    kind = form if isinstance(form, type) else type(form)
+    if not isinstance(value, kind) or (isinstance(value, bool) and kind is int):
+        raise ValueError(f"{name} is {value!r:.60}; expected {kind.__name__}")
+    if isinstance(form, list):
+        for item in value:
+            _check(item, form[0], name)
+    if isinstance(form, dict):
+        for key, item in value.items() if str in form else form.items():
+            if key not in value:
+                raise ValueError(f"{name} has no {key!r}")
+            _check(value[key], form[str] if str in form else item, f"{name}.{key}")
+
+
+def _check_header(header: Any) -> None:
+    """Raises ValueError for a header that `save` did not write."""
+    _check(header, _FORM, "header")
+    settings, side = header["settings"], header["side"]
+    if side not in ("reference", "port"):
+        raise ValueError(f"header.side is {side!r}; expected reference or port")
+    if side == "reference":
+        _check(header["chain"], _CHAIN, "header.chain")
+    else:
+        _check(header, {"causes": {str: str}}, "header")
+    if len(settings["size"]) != 2 or min(settings["size"]) < 1:
+        raise ValueError(f"header.settings.size is {settings['size']}; expected height and width")
+    if not settings["stages"] or not set(settings["stages"]) <= set(cases.STAGES):
+        raise ValueError(f"header.settings.stages is {settings['stages']}; expected of {', '.join(cases.STAGES)}")
+    for name in ("case", "float64"):
+        _check(header["logs"].get(name), list, f"header.logs.{name}")
+    for calls in header["logs"].values():
+        for method, key, outcome in calls:
+            _check([method, key, outcome[0]], [str], "header.logs")
+            if not (outcome[0] == "value" and len(outcome) == 2):
+                _check(outcome, [str], "header.logs")
+                if outcome[0] != "raised" or len(outcome) != 3:
+                    raise ValueError(f"header.logs: the outcome of {method} is {outcome!r:.60}")
+
+
 class Recorded:
     """A recording that was opened.
 
@@ -297,24 +399,39 @@ class Recorded:
         self.path = Path(path)
         if not self.path.is_file():
             raise CaseError(f"{path}: there is no such file; write it with `python -m parity record`")
-        try:
-            with zipfile.ZipFile(self.path) as archive:
-                if any(member.compress_type != zipfile.ZIP_STORED for member in archive.infolist()):
-                    raise CaseError(f"{path}: compressed; expected a file as `python -m parity record` writes it")
-            self._archive = np.load(self.path, allow_pickle=False)
-            self.header = json.loads(bytes(self._archive["header"]).decode("utf-8"))
-            schema = self.header["schema"]
-        except (ValueError, KeyError, TypeError, OSError, zipfile.BadZipFile) as error:
-            raise CaseError(f"{path}: not a recording: {error}; write it with `python -m parity record`") from error
-        if schema != SCHEMA:
-            raise CaseError(f"{path}: schema {schema}; expected {SCHEMA}; record it again")
+        with sound(f"{path}: not a recording"):
+            self._archive = zipfile.ZipFile(self.path)
+            self._members = {member.filename: member for member in self._archive.infolist()}
+            if any(member.compress_type != zipfile.ZIP_STORED for member in self._members.values()):
+                raise CaseError(f"{path}: compressed; expected a file as `python -m parity record` writes it")
+            self.header = json.loads(self._read("header").tobytes().decode("utf-8"))
+            _check(self.header, {"schema": int}, "header")
+            if self.header["schema"] != SCHEMA:
+                raise CaseError(f"{path}: schema {self.header['schema']}; expected {SCHEMA}; record it again")
+            _check_header(self.header)
 
     def array(self, number: int) -> np.ndarray:
         """The array with this number."""
-        try:
-            return self._archive[f"a{int(number)}"]
-        except (KeyError, ValueError, zipfile.BadZipFile) as error:
-            raise CaseError(f"{self.path}: damaged: {error}; record it again") from error
+        with sound(f"{self.path}: damaged"):
+            return self._read(f"a{int(number)}")
+
+    def _read(self, name: str) -> np.ndarray:
+        """An array of the archive; nothing is allocated for numbers that are not there."""
+        member = self._members.get(f"{name}.npy")
+        if member is None:
+            raise ValueError(f"it has no array {name!r}")
+        with self._archive.open(member) as file:
+            version = np.lib.format.read_magic(file)
+            readers = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
+            if version not in readers:
+                raise ValueError(f"{name} is of version {version}")
+            shape, by_column, dtype = readers[version](file)
+            if dtype.kind not in _KINDS or any(side < 0 for side in shape):
+                raise ValueError(f"{name} holds {dtype}, shape {shape}; expected numbers")
+            content = bytearray(file.read())
+        if len(content) != math.prod(shape) * dtype.itemsize:
+            raise ValueError(f"{name} has {len(content)} bytes; expected {shape} of {dtype}")
+        return np.ndarray(shape, dtype, content, order="F" if by_column else "C")
 
     def case_player(self) -> Player:
         """What the case's own functions returned: inputs, probes, data, metrics."""

@@ -7,6 +7,7 @@ import importlib.util
 import json
 import os
 import platform
+import re
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -15,10 +16,11 @@ from typing import Any, Callable
 
 import numpy as np
 
-from parity import pictures, policy, zoo
+from parity import guard, pictures, policy, zoo
 from parity.case import STAGES, Case
 from parity.compare import StageResult
 from parity.errors import CaseError
+from parity.markup import md
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # ImageNet, RGB, of images in 0..1
 
@@ -30,6 +32,7 @@ def progress(*, quiet: bool = False) -> Iterator[Callable[[str, str], None]]:
     What it gives is called with a case and a stage, and with an empty stage when the case is done.
     """
     from rich.console import Console
+    from rich.text import Text
 
     console = Console(stderr=True)
     if quiet or not console.is_terminal:
@@ -49,7 +52,7 @@ def progress(*, quiet: bool = False) -> Iterator[Callable[[str, str], None]]:
             running[case] = stage
             if not stage:
                 del running[case]
-            status.update("   ".join(f"{name}: {at}" for name, at in running.items()))
+            status.update(Text("   ".join(f"{name}: {at}" for name, at in running.items())))
 
         yield line
 
@@ -64,7 +67,7 @@ def write(
         if json_path == "-":
             sys.stdout.write(text)
         else:
-            Path(json_path).write_text(text, encoding="utf-8")
+            guard.write(json_path, text)
     if md_path:
         write_markdown(data, md_path)
     if json_path != "-":
@@ -102,7 +105,7 @@ def print_table(data: Mapping[str, Any]) -> None:
         cells = [Text(cell(by_name.get(stage)), style=_style(by_name.get(stage))) for stage in stages]
         verdict = Text("pass", style="green") if case["passed"] else Text("FAIL", style="bold red")
         chain = Text(chain_cell(case["chain"]), style="green" if case["chain"]["status"] == "verified" else "yellow")
-        table.add_row(case["case"], chain, *cells, verdict, f"{case['seconds']:.0f}")
+        table.add_row(Text(case["case"]), chain, *cells, verdict, f"{case['seconds']:.0f}")
     console.print(table)
     for case in data["cases"]:
         for line in findings(case):
@@ -180,6 +183,7 @@ def _coverage_lines(case: Mapping[str, Any]) -> list[str]:
         "leaves_never_run": "layers never ran",
         "relus_one_sided": "ReLUs saw one sign only",
         "parameters_without_gradient": "parameters get no gradient on either side",
+        "not_finite": "points have numbers that are NaN or infinite on both sides",
     }
     lines = []
     for key, text in wording.items():
@@ -188,6 +192,8 @@ def _coverage_lines(case: Mapping[str, Any]) -> list[str]:
             groups = sorted({".".join(name.split(".")[:3]) for name in names})
             shown = ", ".join(groups[:4]) + (", ..." if len(groups) > 4 else "")
             lines.append(f"{case['case']}: not covered: {len(names)} {text} ({shown})")
+    for layer in (case["coverage"].get("set_differently") or [])[:4] if case["passed"] else []:
+        lines.append(f"{case['case']}: set differently, though no number of this run shows it: {layer}")
     return lines
 
 
@@ -219,7 +225,7 @@ def write_markdown(data: Mapping[str, Any], path: Path) -> None:
         models = zoo.load()
         if {row["case"] for row in models["models"]} <= {case["case"] for case in data["cases"]}:
             text = _between(text, "zoo", zoo.table(data, models)) or text
-    path.write_text(text, encoding="utf-8")
+    guard.write(path, text)
 
 
 def _between(text: str, name: str, table: str) -> str | None:
@@ -239,7 +245,7 @@ def markdown(data: Mapping[str, Any]) -> str:
         "",
     ]
     for case in data["cases"]:
-        lines += [f"- {line}" for line in findings(case)]
+        lines += [f"{'  ' * line.startswith(' ')}- {md(line.strip())}" for line in findings(case)]
     return "\n".join([*lines, closing_line(data), ""])
 
 
@@ -250,9 +256,9 @@ def markdown_table(data: Mapping[str, Any]) -> str:
     lines = ["| " + " | ".join(head) + " |", "|" + "---|" * len(head)]
     for case in data["cases"]:
         by_name = {stage["stage"]: stage for stage in case["stages"]}
-        cells = [cell(by_name.get(stage)) for stage in stages]
-        row = [case["case"], chain_cell(case["chain"]), *cells, "pass" if case["passed"] else "**FAIL**"]
-        lines.append("| " + " | ".join(text.replace("|", "\\|").replace("\n", "<br>") for text in row) + " |")
+        cells = [case["case"], chain_cell(case["chain"]), *[cell(by_name.get(stage)) for stage in stages]]
+        row = [*map(md, cells), "pass" if case["passed"] else "**FAIL**"]
+        lines.append("| " + " | ".join(row) + " |")
     return "\n".join(lines)
 
 
@@ -280,7 +286,7 @@ def photograph(path: Path | None) -> np.ndarray | None:
             return None
     image = pictures.read(path)
     if image is None:
-        raise CaseError(f"--input {path}: not an image that can be read; expected a JPEG or PNG")
+        raise CaseError(f"--input {path}: not an image that can be read; expected a JPEG or PNG; name another file")
     return image
 
 
@@ -316,22 +322,33 @@ def draw(result: Any, case: Case, photo: np.ndarray, folder: Path) -> str:
     if predictions is None:
         return ""
     folder.mkdir(parents=True, exist_ok=True)
-    path = folder / f"{case.name}.png"
+    path = folder / f"{_file_name(case.name)}.png"
     pictures.write(path, pictures.panel(pictures.resize(photo, size), *predictions, title=case.name))
     return os.path.relpath(path)
 
 
 def write_reprod_log(result: Any, folder: Path) -> None:
-    """Writes the traces of both sides in reprod-log's format: `<case>/<stage>_ref.npy` and `<stage>_paddle.npy`."""
+    """Writes what was compared of both sides, by the port's names, as `<case>/<stage>_{ref,paddle}.npy`."""
     from reprod_log import ReprodLogger
 
-    target = folder / result.case
+    target = folder / _file_name(result.case)
     target.mkdir(parents=True, exist_ok=True)
+    compared = {stage.stage: {f.point.partition("/")[2] for f in stage.findings} for stage in result.stages}
     for (side, stage), trace in result.bench.traces.items():
+        if not compared.get(stage):
+            continue
+        if side == "reference" and stage != "loss":
+            trace = result.bench.translated(trace)
         logger = ReprodLogger()
         for name, value in trace.points.items():
-            logger.add(name, np.ascontiguousarray(value))
+            if name in compared[stage]:
+                logger.add(name, np.ascontiguousarray(value))
         logger.save(str(target / f"{stage}_{'ref' if side == 'reference' else 'paddle'}.npy"))
+
+
+def _file_name(case: str) -> str:
+    """The name of a case without what would lead out of its folder."""
+    return re.sub(r"[^\w.+-]+", "_", case).lstrip(".") or "_"
 
 
 def stage_named(result: Any, stage: str) -> StageResult:

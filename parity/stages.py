@@ -243,7 +243,7 @@ def _verify(case: Case, bench: Bench | None = None) -> ChainResult:
         return verify(case, side=bench.reference, computed=bench.replay)
     except CaseError:
         raise
-    except Exception as error:  # the stages will say more about it
+    except (Exception, SystemExit) as error:  # the stages will say more about it
         return ChainResult(
             "broken", case.upstream or "", f"the reference raised {type(error).__name__}: {error}", np.inf
         )

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from parity.errors import CaseError
+from parity.markup import md
 
 ZOO = Path(__file__).with_suffix(".yml")
 HEAD = ("model", "backbone", "parity", "upstream = reference", "data", "reported, by whom", "measured here")
@@ -69,7 +70,7 @@ def figures(entries: Sequence[Mapping[str, Any]], kinds: Mapping[str, int]) -> s
         if other is not None:
             text += f" (as reported; inconsistent: things and stuff give PQ {other:.2f})"
         lines.setdefault(entry["source"], []).append(text)
-    return "<br>".join(f"{', '.join(texts)}: {source}" for source, texts in lines.items()) or "-"
+    return "<br>".join(md(f"{', '.join(texts)}: {source}") for source, texts in lines.items()) or "-"
 
 
 def verdict(case: Mapping[str, Any] | None) -> str:
@@ -103,8 +104,8 @@ def table(data: Mapping[str, Any], zoo: Mapping[str, Any]) -> str:
     lines = ["| " + " | ".join(HEAD) + " |", "|" + "---|" * len(HEAD)]
     for row in [*zoo["models"], *extra]:
         kinds, case = zoo["datasets"].get(row["dataset"], {}), checked.get(row["case"])
-        name = f"[{row['model']}](configs/{row['config']})" if "config" in row else row["model"]
+        name = f"[{md(row['model'])}](configs/{row['config']})" if "config" in row else md(row["model"])
         numbers = [figures(row.get(key, ()), kinds) for key in ("reported", "measured")]
-        cells = [name, row["backbone"], verdict(case), chain(case), row["dataset"], *numbers]
-        lines.append("| " + " | ".join(str(cell).replace("|", "\\|") for cell in cells) + " |")
+        cells = [name, md(row["backbone"]), verdict(case), md(chain(case)), md(row["dataset"]), *numbers]
+        lines.append("| " + " | ".join(cells) + " |")
     return "\n".join(lines)

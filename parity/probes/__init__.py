@@ -170,8 +170,11 @@ def read_known(path: Path = KNOWN) -> dict[str, Any]:
         content = json.loads(path.read_text(encoding="utf-8"))
         if content["schema"] != SCHEMA:
             raise ValueError(f"schema {content['schema']}; expected {SCHEMA}")
+        for answers in content["versions"].values():
+            if not all(isinstance(pair, list) and len(pair) == 2 for pair in answers.values()):
+                raise ValueError("expected a pair of answers for each probe")
         return content["versions"]
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise CaseError(f"{path}: not a record of probes: {error}; write it again with --record") from error
 
 

@@ -66,7 +66,7 @@ def test_my_own_port_passes_and_reports(tmp_path, mine):
     (case,) = json.loads(done.stdout)["cases"]
     assert case["passed"] and case["chain"]["status"] == "unverified"
     reasons = {stage["stage"]: stage["reason"] for stage in case["stages"] if stage["reason"]}
-    assert set(reasons) == {"loss", "gradients", "step", "trajectory", "data", "postprocess", "metrics"}
+    assert set(reasons) == {"loss", "gradients", "step", "trajectory", "initial", "data", "postprocess", "metrics"}
     forward = next(stage for stage in case["stages"] if stage["stage"] == "forward")
     assert forward["points"] == 5 and 0 < forward["worst"] < 1e-9
 
@@ -154,13 +154,24 @@ def test_reprod_log_files_hold_both_sides(tmp_path, mine):
         (["--case", "stdc1", "--size", "0", "5"], "expected two positive numbers"),
         (["--cases", "stdc1"], "unrecognized arguments"),
         (["--jobs", "0"], "expected a positive number"),
+        (["--self-test", "--seeds", "0"], "--seeds 0: expected a positive number"),
+        (["--case", "stdc1", "--weights", "."], "--weights .: is a folder; expected a file"),
+        (["--input", "."], "--input .: is a folder; expected a file"),
+        (["--json", "nowhere/x"], "--json nowhere/x: there is no folder nowhere"),
+        (["--md", "nowhere/x"], "--md nowhere/x: there is no folder nowhere"),
+        (["--html", "."], "--html .: is a folder; expected a file"),
+        (["--reprod-log", str(ROOT / "setup.py")], "setup.py is a file; expected a folder"),
+        (["--report-dir", str(ROOT / "setup.py")], "setup.py is a file; expected a folder"),
+        (["--html", "x.html", "--fault-score", "none.json"], "--fault-score none.json: there is no such file"),
+        (["--html", "x.html", "--fault-score", str(ROOT / "setup.py")], "not a score of planted faults"),
+        (["--fault-score", str(ROOT / "setup.py")], "give --html FILE too"),
     ],
 )
 def test_bad_usage_exits_2_with_one_message(tmp_path, arguments, expected):
     done = check(*arguments, cwd=tmp_path)
     assert done.returncode == 2
     assert expected in done.stderr
-    assert "Traceback" not in done.stderr
+    assert "Traceback" not in done.stderr and "checking" not in done.stderr
     assert not list(tmp_path.iterdir())
 
 
@@ -171,6 +182,60 @@ def test_a_file_without_a_case_exits_2(tmp_path):
     assert empty.returncode == broken.returncode == 2
     assert "defines no CASE or CASES" in empty.stderr
     assert "No module named 'nothing_like_this'" in broken.stderr
+
+
+def test_what_ends_the_program_in_a_case_file_exits_2(tmp_path):
+    (tmp_path / "ending.py").write_text("import sys\nsys.exit(0)\n")
+    (tmp_path / "none.py").write_text("CASES = []\n")
+    ending, none = check("ending.py", cwd=tmp_path), check("none.py", cwd=tmp_path)
+    assert ending.returncode == none.returncode == 2
+    assert "ending.py:2: importing it raised SystemExit: 0" in ending.stderr
+    assert "defines no CASE or CASES" in none.stderr
+
+
+@pytest.mark.parametrize(
+    ("port", "said"),
+    [
+        ("exit(0)", "the port cannot be built: SystemExit: 0"),
+        (RIGHT.replace("nn.ReLU()", "Ends()"), "SystemExit: 0"),
+    ],
+)
+@pytest.mark.parametrize("arguments", [[], ["--isolate"]])
+def test_what_ends_the_program_in_a_model_exits_3(tmp_path, mine, port, said, arguments):
+    path = mine(port)
+    ends = "    class Ends(nn.Layer):\n        def forward(self, x):\n            raise SystemExit(0)\n\n    "
+    path.write_text(path.read_text().replace("from paddle import nn\n    ", f"from paddle import nn\n\n{ends}"))
+    done = check(path, "--report-dtype", "none", "--stage", "forward", *arguments, cwd=tmp_path)
+    assert done.returncode == 3
+    assert said in done.stdout and "Traceback" not in done.stderr
+
+
+def test_weights_of_other_shapes_are_refused(tmp_path, mine):
+    import torch
+
+    names = {"0": (9, 8), "1": (8, 8), "3": (4, 4)}
+    state = {
+        f"{n}.{what}": torch.zeros(size) for n, sizes in names.items() for what, size in zip(("weight", "bias"), sizes)
+    }
+    state.update(
+        {"1.running_mean": torch.zeros(8), "1.running_var": torch.ones(8), "1.num_batches_tracked": torch.tensor(0)}
+    )
+    torch.save(state, tmp_path / "other.pth")
+    done = check(mine(RIGHT), "--weights", "other.pth", "--report-dtype", "none", cwd=tmp_path)
+    assert done.returncode == 2 and "Traceback" not in done.stderr
+    expected = (
+        "mine: the weights are not those of its reference: 0.weight is (9,), expected (8, 3, 3, 3) (2 such in all)"
+    )
+    assert expected in done.stderr
+
+
+def test_an_error_that_nobody_foresaw_exits_3_in_one_line(tmp_path, mine):
+    path = mine(RIGHT)
+    path.write_text(path.read_text().replace("size=(17, 33)", "size=(17, None)"))
+    done = check(path, "--report-dtype", "none", cwd=tmp_path)
+    assert done.returncode == 3 and done.stderr.count("\n") == 2  # the other line says what was checked
+    assert "error: TypeError: " in done.stderr and "--debug shows the traceback" in done.stderr
+    assert "Traceback" in check(path, "--debug", cwd=tmp_path).stderr
 
 
 def test_a_hostile_checkpoint_is_refused(tmp_path):

@@ -48,10 +48,16 @@ def test_init_begins_the_models_then_the_case_and_the_case_passes(tmp_path):
     (tmp_path / "mine.py").write_text(MODELS.format(options=""))
     done = parity("init", "mine.py", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
-    assert "mine_case.py: 8 of 8 tensors carry over, by 4 rules; 0 things are open" in done.stdout
-    assert parity("mine_case.py", "--report-dtype", "none", cwd=tmp_path).returncode == 0
+    assert "mine_case.py: 8 of 8 tensors carry over, by 4 rules; 0 open" in done.stdout
+    logged = ("--report-dtype", "none", "--reprod-log", "logs")
+    assert parity("mine_case.py", *logged, cwd=tmp_path).returncode == 0
+    read = parity("compare", "logs/mine", "logs/mine", cwd=tmp_path)
+    assert read.returncode == 0 and "pass forward: 5 points, 0 differ" in read.stdout, read.stdout
     again = parity("init", "mine.py", cwd=tmp_path)
     assert again.returncode == 2 and "exists already" in again.stderr
+    (tmp_path / "there").mkdir()
+    elsewhere = parity("init", "mine.py", "--out", "there/mine_case.py", cwd=tmp_path)
+    assert elsewhere.returncode == 2 and "expected a file beside mine.py" in elsewhere.stderr
 
 
 def test_a_page_is_written_and_two_recordings_are_compared(tmp_path):
@@ -83,11 +89,26 @@ def test_a_page_is_written_and_two_recordings_are_compared(tmp_path):
         (["compare", "a.npz", "b.npz"], "there is no such file"),
         (["compare", ".", "b.npz"], "one is a folder"),
         (["init", "no-name"], "cannot be imported"),
+        (["init", "."], "cannot be imported"),
+        (["init", "none/mine.py"], "there is no folder none"),
+        (["init", "mine.py", "--out", "none/mine.py"], "there is no folder none"),
+        (["record", "stdc1", "--side", "reference", "--out", "none/b.npz"], "there is no folder none"),
+        (["compare", "a.npz", "b.npz", "--html", "none/b.html"], "there is no folder none"),
         (["probe", "nothing-like-this"], "no probe's name has it"),
-        (["stdc1", "--fault-score", "none.json"], "not a score of planted faults"),
+        (["stdc1", "--fault-score", "none.json"], "there is no such file"),
     ],
 )
 def test_bad_usage_exits_2_with_one_message(tmp_path, arguments, expected):
     done = parity(*arguments, cwd=tmp_path)
     assert done.returncode == 2, done.stdout
     assert expected in done.stderr and "Traceback" not in done.stderr
+
+
+def test_init_says_which_line_or_which_model_raises(tmp_path):
+    (tmp_path / "mine.py").write_text("\nimport nothing_like_this\n")
+    done = parity("init", "mine.py", cwd=tmp_path)
+    assert done.returncode == 2 and "mine.py:2: importing it raised ModuleNotFoundError" in done.stderr
+    (tmp_path / "mine.py").write_text(MODELS.format(options=", no_such_option=1"))
+    done = parity("init", "mine.py", cwd=tmp_path)
+    assert done.returncode == 3 and "mine.py: the port cannot be built: TypeError" in done.stderr
+    assert "Traceback" not in done.stderr and "ccache" not in done.stderr

@@ -8,6 +8,7 @@ import importlib.util
 import json
 import subprocess
 import sys
+import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -174,7 +175,7 @@ def test_the_verdict_on_two_recordings_is_that_of_a_run_in_place(pair, both, nam
     found = offline.compare(*both(case))
     expected = run(case)
     ran = {stage.stage for stage in expected.stages if not stage.reason}
-    assert ran == set(STAGES) - {"data", "metrics"}
+    assert ran == set(STAGES) - {"initial", "data", "metrics"}
     assert expected.passed == (name == "right")
     if name in ("the output", "a crash"):  # the experiments that find these causes need both sides
         for result in (found, expected):
@@ -231,6 +232,13 @@ def test_what_the_port_alone_gives_is_recorded(pair, both, monkeypatch):
     assert calls == [5]
     found = offline.compare(reference, port)
     assert calls == [5] and found.stages[-1].stage == "data" and found.stages[-1].passed
+
+
+def test_initial_values_are_recorded(pair, both):
+    case = pair()
+    sides = {side: dataclasses.replace(getattr(case, side), initial=True) for side in ("reference", "port")}
+    case = dataclasses.replace(case, **sides)
+    assert_same(offline.compare(*both(case, stages=["initial"])), run(case, stages=["initial"]))
 
 
 def test_a_port_that_was_recorded_against_another_reference_is_refused(pair, both, tmp_path):
@@ -297,6 +305,113 @@ def header(**fields):
     return np.frombuffer(json.dumps(fields).encode(), np.uint8)
 
 
+HEADER = {
+    "schema": 1,
+    "side": "reference",
+    "settings": {"seed": 0, "size": [9, 9], "weights": "generated", "stages": ["weights"], "float32": True},
+    "chain": {"status": "unverified", "upstream": "", "detail": "", "worst": 0.0, "points": 0},
+    "case": {"said": {}, "given": {"reference": [], "port": []}, "inputs": [], "probes": False, "metrics": []},
+    "logs": {"case": [], "float64": [["shapes", "", ["value", 5]]]},
+}
+WRONG = [
+    *({"side": value} for value in (None, "both", 3)),
+    *({"settings": value} for value in (None, {}, [], "x")),
+    *({"settings": {**HEADER["settings"], "size": value}} for value in (None, "ab", [9], [0, 9], [9, 9.5], [9, True])),
+    *({"settings": {**HEADER["settings"], "stages": value}} for value in (None, [], ["_restore"], [["weights"]])),
+    *({"settings": {**HEADER["settings"], "seed": value}} for value in (None, 0.5, float("nan"), True)),
+    *({"chain": value} for value in (None, {}, {"a": 1}, {**HEADER["chain"], "points": "many"})),
+    *({"case": value} for value in (None, "x", {**HEADER["case"], "inputs": [1]})),
+    *({"logs": value} for value in (None, [], {}, {"case": [], "float64": 5}, {"case": [1], "float64": []})),
+    *({"logs": {"case": [["a", "b", outcome]], "float64": []}} for outcome in ([], ["value"], ["raised", 1, 2], "ab")),
+    {"side": "port"},
+]
+
+
+@pytest.mark.parametrize("number", range(len(WRONG)))
+def test_a_header_that_is_not_as_it_is_written_is_refused(tmp_path, number):
+    write(tmp_path / "x.npz", header=header(**HEADER))
+    assert Recorded(tmp_path / "x.npz").header == HEADER
+    write(tmp_path / "x.npz", header=header(**{**HEADER, **WRONG[number]}))
+    with pytest.raises(CaseError, match=r"x.npz: not a recording: .*expected .*; record it again"):
+        Recorded(tmp_path / "x.npz")
+
+
+DEEP = "[" * 100000
+ANSWERS = [
+    5,
+    {"a": 1, "b": 2},
+    {"part": ["Evil", {}]},
+    {"array": 9},
+    {"scalar": "x"},
+    {"float": "1e999999"},
+    {"list": 3},
+]
+
+
+@pytest.mark.parametrize("answer", ANSWERS)
+def test_an_answer_that_was_never_written_is_refused(tmp_path, answer):
+    logs = {"case": [], "float64": [["shapes", "", ["value", answer]]]}
+    write(tmp_path / "x.npz", header=header(**{**HEADER, "logs": logs}))
+    with pytest.raises(CaseError, match=r"x.npz: damaged: .*record it again"):
+        Recorded(tmp_path / "x.npz").player("float64").shapes()
+
+
+def npy(shape, content=bytes(64), kind="<f8"):
+    text = f"{{'descr': '{kind}', 'fortran_order': False, 'shape': {shape}, }}".ljust(117) + "\n"
+    return b"\x93NUMPY\x01\x00" + len(text).to_bytes(2, "little") + text.encode() + content
+
+
+SHAPES = ("(1000000000000,)", "(9223372036854775807, 9)", "(-8,)", "(-2, -4)", "'x'", "(9,)", "(7,)")
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_an_array_that_claims_more_or_less_than_there_is_is_refused(tmp_path, shape):
+    with zipfile.ZipFile(tmp_path / "x.npz", "w") as archive:
+        archive.writestr("header.npy", npy(f"({len(bytes(header(**HEADER)))},)", bytes(header(**HEADER)), "|u1"))
+        archive.writestr("a0.npy", npy(shape))
+        archive.writestr("a1.npy", npy("(2, 4)"))
+    assert Recorded(tmp_path / "x.npz").array(1).shape == (2, 4)
+    with pytest.raises(CaseError, match=r"x.npz: damaged"):
+        Recorded(tmp_path / "x.npz").array(0)
+    with zipfile.ZipFile(tmp_path / "x.npz", "w") as archive:
+        archive.writestr("header.npy", npy(shape, b"{}", "|u1"))
+    with pytest.raises(CaseError, match=r"x.npz: not a recording"):
+        Recorded(tmp_path / "x.npz")
+
+
+def test_a_deep_header_and_an_encrypted_archive_are_refused(tmp_path):
+    path = tmp_path / "x.npz"
+    write(path, header=np.frombuffer(DEEP.encode(), np.uint8))
+    with pytest.raises(CaseError, match="not a recording"):
+        Recorded(path)
+    write(path, header=header(**HEADER))
+    content = bytearray(path.read_bytes())
+    for mark, offset in ((b"PK\x01\x02", 8), (b"PK\x03\x04", 6)):
+        content[content.find(mark) + offset] |= 1
+    path.write_bytes(content)
+    with pytest.raises(CaseError, match=r"not a recording.*encrypted"):
+        Recorded(path)
+
+
+def test_recordings_that_fit_together_but_make_no_case_are_refused(tmp_path):
+    described = {**HEADER["case"], "said": {"nonsense": 1}}
+    write(tmp_path / "x.npz", header=header(**{**HEADER, "case": described}))
+    write(tmp_path / "y.npz", header=header(**{**HEADER, "case": described, "side": "port", "causes": {}}))
+    with pytest.raises(CaseError, match=r"x.npz, .*y.npz: cannot be judged: .*record it again"):
+        offline.compare(Recorded(tmp_path / "x.npz"), Recorded(tmp_path / "y.npz"))
+
+
+def test_each_sides_own_version_of_a_package_is_shown(pair, both, monkeypatch):
+    from parity.torch_side import TorchSide
+
+    case = pair()
+    ordinary = run(case, stages=["forward"]).versions
+    monkeypatch.setattr(TorchSide, "versions", lambda self: {"torch": "1.4.0", "numpy": "1.18.5"})
+    found = offline.compare(*both(case, stages=["forward"])).versions
+    paddle = {"paddlepaddle": ordinary["paddlepaddle"], "numpy (port)": ordinary["numpy"]}
+    assert found == {"torch": "1.4.0", "numpy (reference)": "1.18.5", **paddle}
+
+
 def test_a_file_that_is_no_recording_is_refused(tmp_path):
     class Evil:
         def __reduce__(self):
@@ -315,9 +430,10 @@ def test_a_file_that_is_no_recording_is_refused(tmp_path):
     write(path, header=header(schema=99))
     with pytest.raises(CaseError, match="schema 99"):
         Recorded(path)
-    write(path, header=header(schema=1), a0=np.array([Evil()], object))
-    with pytest.raises(CaseError, match="damaged"):
-        Recorded(path).array(0)
+    write(path, header=header(**HEADER), a0=np.array([Evil()], object), a1=np.array(["text"]))
+    for number in (0, 1, 2):
+        with pytest.raises(CaseError, match=r"x.npz: damaged: .*; record it again"):
+            Recorded(path).array(number)
     with open(path, "wb") as file:
         np.savez_compressed(file, header=header(schema=1))
     with pytest.raises(CaseError, match="compressed"):

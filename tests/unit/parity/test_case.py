@@ -67,6 +67,14 @@ def test_an_input_that_is_no_specification_is_refused():
         case(inputs={"image": np.zeros((1, 3, 8, 8))})
 
 
+@pytest.mark.parametrize("size", [(17, None), (0, 9), (9,), (9.0, 9)])
+def test_a_size_that_is_none_is_refused(size):
+    with pytest.raises(CaseError, match="expected .height, width., two positive whole numbers"):
+        case(size=size)
+    with pytest.raises(CaseError, match="two positive whole numbers"):
+        case(extra_sizes=(size,))
+
+
 def test_feeding_an_unknown_input_is_refused_and_the_known_are_named():
     with pytest.raises(CaseError, match="feed names 'picture'; inputs are image"):
         case(feed=("picture",))

@@ -59,10 +59,23 @@ def test_a_side_that_cannot_be_built_says_why():
     def build():
         raise ImportError("no module named paddle")
 
-    side = RemoteSide(build, "port")
-    with pytest.raises(SideError, match="ImportError: no module named paddle"):
-        side.add(np.ones(3))
-    side.close()
+    with pytest.raises(SideError, match=r"^ImportError: no module named paddle"):
+        RemoteSide(build, "port")
+
+
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (SystemExit(0), "^SystemExit: 0"),
+        (SideError("the port cannot be built"), "^the port cannot be built"),
+    ],
+)
+def test_what_ends_the_program_is_an_error_of_the_side(error, said):
+    def build():
+        raise error
+
+    with pytest.raises(SideError, match=said):
+        RemoteSide(build, "port")
 
 
 def test_a_process_that_ends_is_reported_with_its_exit_code(remote):

@@ -211,12 +211,31 @@ def test_values_are_taken_from_a_findings_text():
     assert worst_values("shape (1, 2); reference (2, 1)") is None
 
 
-@pytest.mark.parametrize("content", ["", "[]", "{}", '{"kinds": {"a": {"caught": 1}}}', '{"kinds": [1]}'])
+def score(false_alarms="0", **row):
+    row = {"caught": "1", "localised": "1", "explained": "1", "count": "1", **row}
+    cells = ", ".join(f'"{key}": {value}' for key, value in row.items())
+    return f'{{"kinds": {{"a": {{{cells}}}}}, "false_alarms": {false_alarms}}}'
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        *("", "[]", "{}", '{"kinds": {"a": {"caught": 1}}}', '{"kinds": [1]}', "[" * 100000, '{"kinds": {}}'),
+        *(score(caught=value) for value in ("NaN", "Infinity", "1.5", "1.0", '"1"', "null", "true", "[1]", "-5", "7")),
+        *(score(false_alarms=value) for value in ("NaN", "-1", '{"<b>": 1}', "0.5")),
+    ],
+)
 def test_a_score_that_is_none_is_refused(tmp_path, content):
     path = tmp_path / "score.json"
     path.write_text(content)
-    with pytest.raises(CaseError, match="not a score of planted faults"):
+    with pytest.raises(CaseError, match=r"not a score of planted faults: .*; write it with"):
         page.read_faults(path)
+
+
+def test_a_score_is_read_as_it_is_written(tmp_path):
+    path = tmp_path / "score.json"
+    path.write_text(score(count="3"))
+    assert page.read_faults(path)["kinds"]["a"]["count"] == 3
 
 
 def test_the_score_of_planted_faults_is_shown(tmp_path):
