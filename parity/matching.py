@@ -1,8 +1,8 @@
 """Which module of a reference is which of its port: a proposal for a case's Rename rules, and what it leaves open.
 
 Two subtrees can be one another if they hold the same tensors under the same names, in modules of the same types. They
-are taken to be if neither has a second candidate. Everything else is said to be open, with what its order suggests; it
-is never decided here.
+are taken to be if neither has a second candidate, in the whole model or in the innermost module that both sides have.
+Everything else is said to be open, with what its order suggests; it is never decided here.
 """
 
 from __future__ import annotations
@@ -53,6 +53,7 @@ class Proposal:
         rules: that follow.
         reasons: of each rule, in words.
         open: groups of subtrees that could be one another: (reference's paths, port's paths).
+        other_type: leaves of the same name and tensors, but of other types: (name, the reference's type, the port's).
         reference_only: tensors and leaves of the reference without any candidate.
         port_only: likewise of the port.
         same: number of leaves and tensors whose names agree as they are.
@@ -61,9 +62,15 @@ class Proposal:
     rules: list[Rename] = field(default_factory=list)
     reasons: list[str] = field(default_factory=list)
     open: list[tuple[list[str], list[str]]] = field(default_factory=list)
+    other_type: list[tuple[str, str, str]] = field(default_factory=list)
     reference_only: list[str] = field(default_factory=list)
     port_only: list[str] = field(default_factory=list)
     same: int = 0
+
+    @property
+    def still_open(self) -> int:
+        """Number of questions that it leaves."""
+        return len(self.open) + len(self.other_type) + len(self.reference_only) + len(self.port_only)
 
 
 def propose(reference: Modules, port: Modules) -> Proposal:
@@ -75,6 +82,7 @@ def propose(reference: Modules, port: Modules) -> Proposal:
     """
     proposal = Proposal()
     theirs, own = _by_content(reference), _by_content(port)
+    shared = set(reference.paths()) & set(port.paths())
     done_theirs, done_own = set(), set()
     for path in _outermost_same(reference, port):
         done_theirs.add(path), done_own.add(path)
@@ -85,22 +93,49 @@ def propose(reference: Modules, port: Modules) -> Proposal:
         if not left or not right:
             continue
         done_theirs.update(left), done_own.update(right)
-        if len(left) == len(right) == 1:
-            _add_rule(proposal, left[0], right[0], content)
-        else:
+        for one, other, home in _pairs(left, right, shared):
+            _add_rule(proposal, one, other, content, home)
+            left.remove(one), right.remove(other)
+        if left and right:
             proposal.open.append((left, right))
-    proposal.reference_only = _rest(reference, done_theirs)
-    proposal.port_only = _rest(port, done_own)
+        elif left or right:
+            done_theirs.difference_update(left), done_own.difference_update(right)
+    _compare_the_rest(proposal, reference, port, done_theirs, done_own)
     _check_order(proposal, reference)
     return proposal
 
 
-def _add_rule(proposal: Proposal, left: str, right: str, content: Sequence[tuple]) -> None:
-    tensors = sum(kind == "tensor" for _, kind, _ in content)
-    leaves = len(content) - tensors
-    what = f"{tensors} tensors" if leaves <= 1 else f"{leaves} layers with {tensors} tensors"
+def _pairs(left: Sequence[str], right: Sequence[str], shared: set[str]) -> list[tuple[str, str, str]]:
+    """Those of two lists of subtrees alike that can only be one another: (reference's, port's, module inside which).
+
+    Args:
+        left: paths in the reference.
+        right: paths in the port.
+        shared: paths that both models have.
+    """
+    if len(left) == len(right) == 1:
+        return [(left[0], right[0], "")]
+
+    def home(path: str) -> str:
+        parts = path.split(".")[:-1]
+        return next((".".join(parts[:n]) for n in range(len(parts), 0, -1) if ".".join(parts[:n]) in shared), "")
+
+    pairs = []
+    for where in dict.fromkeys(home(path) for path in left):
+        ours, others = ([path for path in paths if home(path) == where] for paths in (left, right))
+        if where and len(ours) == len(others) == 1:
+            pairs.append((ours[0], others[0], where))
+    return pairs
+
+
+def _add_rule(proposal: Proposal, left: str, right: str, content: Sequence[tuple], home: str) -> None:
+    kinds = [what[0] for _, kind, what in content if kind == "type"]
+    tensors = len(content) - len(kinds)
+    what = f"{len(kinds)} layers with {tensors} tensors: the only ones of these types and shapes"
+    if len(kinds) == 1:
+        what = f"the only {kinds[0]}{' of these shapes' if tensors else ''}"
     proposal.rules.append(Rename(f"^{re.escape(left)}\\.", f"{right}."))
-    proposal.reasons.append(f"{what}: the only ones of these types and shapes" if content else "")
+    proposal.reasons.append(what + (f" in {home}" if home else ""))
 
 
 def _check_order(proposal: Proposal, reference: Modules) -> None:
@@ -151,15 +186,36 @@ def _covered(path: str, done: set) -> bool:
     return any(path == other or path.startswith(f"{other}.") or other.startswith(f"{path}.") for other in done)
 
 
-def _rest(modules: Modules, done: set) -> list[str]:
-    names = [f"{path} ({kind})" for path, kind in modules.types.items() if not _inside_any(path, done)]
-    owners = {path for path in modules.types if not _inside_any(path, done)}
-    names += [
-        f"{name} {tuple(shape)}"
-        for name, shape in modules.shapes.items()
-        if name.rpartition(".")[0] not in owners and not _inside_any(name.rpartition(".")[0], done)
+def _compare_the_rest(proposal: Proposal, reference: Modules, port: Modules, done: set, done_own: set) -> None:
+    """Fills in what agrees by name alone, and what one side has only."""
+    rest, own = _rest(reference, done), _rest(port, done_own)
+    same = {name for name in rest.shapes if own.shapes.get(name) == rest.shapes[name]}
+    proposal.same += len(same)
+    for path in rest.types:
+        held = {name for name in rest.shapes if name.rpartition(".")[0] == path}
+        if path in own.types and held and held <= same:
+            proposal.other_type.append((path, rest.types[path], own.types[path]))
+    known = {path for path, _, _ in proposal.other_type}
+    proposal.reference_only, proposal.port_only = (_said(side, same, known) for side in (rest, own))
+
+
+def _rest(modules: Modules, done: set) -> Modules:
+    """Leaves and tensors that are in no subtree that is done."""
+    types = {path: kind for path, kind in modules.types.items() if not _inside_any(path, done)}
+    shapes = modules.shapes.items()
+    return Modules(types, {n: tuple(shape) for n, shape in shapes if not _inside_any(n.rpartition(".")[0], done)})
+
+
+def _said(rest: Modules, same: set, known: set) -> list[str]:
+    names = []
+    for path, kind in rest.types.items():
+        held = ", ".join(name[len(path) + 1 :] for name in rest.shapes if name.rpartition(".")[0] == path)
+        names += [f"{path} ({kind}{': ' if held else ''}{held})"] if path not in known else []
+    return names + [
+        f"{name} {shape}"
+        for name, shape in rest.shapes.items()
+        if name not in same and name.rpartition(".")[0] not in rest.types
     ]
-    return names
 
 
 def _inside_any(path: str, done: set) -> bool:
@@ -174,7 +230,8 @@ def _inside(name: str, path: str) -> str | None:
 
 def _kind(name: str) -> str:
     """A class's name as both frameworks would spell it."""
-    return {"nondynamicallyquantizablelinear": "linear"}.get(name.lower(), name.lower())  # torch's, of attentions
+    name = re.sub(r"^conv(\d)dtranspose$", r"convtranspose\1d", name.lower())
+    return {"nondynamicallyquantizablelinear": "linear"}.get(name, name)  # torch's, of attentions
 
 
 def unmatched(proposal: Proposal, reference: Modules, port: Modules) -> list[str]:
@@ -207,6 +264,8 @@ def source(name: str, module: str, proposal: Proposal, left: Sequence[str]) -> s
             one = theirs[index] if index < len(theirs) else "?"
             other = own[index] if index < len(own) else "?"
             lines.append(f'# Rename(r"^{re.escape(one) if one != "?" else one}\\.", "{other}."),')
+    for path, kind, own in proposal.other_type:
+        lines.append(f"# CHECK: {path} is a {kind}; in the port, with the same tensors, a {own}")
     for entry in proposal.reference_only:
         path = entry.partition(" ")[0]
         lines.append(f"# CHECK: only the reference has {entry}; another name in the port: Rename; not needed there:")

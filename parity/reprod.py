@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -128,7 +129,12 @@ def _stem(path: Path) -> str:
 
 def _judged(name: str, reference: Path, port: Path) -> StageResult:
     theirs, own = read(reference), read(port)
-    findings = compare(Trace(theirs), Trace(own), stage=name)
+    findings = []
+    for finding in compare(Trace(theirs), Trace(own), stage=name):
+        if finding.verdict == "missing":
+            lacking = port if finding.point[len(name) + 1 :] in theirs else reference
+            finding = replace(finding, text=f"{lacking} has no such array")
+        findings.append(finding)
     return StageResult(name, [_of_float32(finding, theirs, own, name) for finding in findings])
 
 

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from parity.case import Drop, Rename, Rule, Transpose
-from parity.errors import WeightsError
+from parity.errors import CaseError, WeightsError
 
 
 @dataclass(frozen=True)
@@ -105,16 +105,19 @@ def plan(
     Raises:
         WeightsError: naming every tensor without a partner, of another shape, or hit twice, and every rule that
             matched nothing; with the nearest name of the other side and a rule that would help.
+        CaseError: if the rules are none.
     """
     by_name = {tensor.torch_name: tensor for tensor in port}
     used_rules: set[int] = set()
+    _check_rules(rules, where)
     for name in also:
         _apply(name, rules, used_rules)
+    applied = {name: _apply(name, rules, used_rules) for name in reference if name not in (framework_only or {})}
+    wanted = {target for target, reason, _ in applied.values() if reason is None}
+    free = {name: tuple(tensor.shape) for name, tensor in by_name.items() if name not in wanted}
     moves, dropped, problems, sources = [], dict(framework_only or {}), [], {}
-    for name, shape in reference.items():
-        if name in dropped:
-            continue
-        target, reason, transposed = _apply(name, rules, used_rules)
+    for name, (target, reason, transposed) in applied.items():
+        shape = reference[name]
         if reason is not None:
             dropped[name] = reason
             continue
@@ -124,7 +127,7 @@ def plan(
         sources[target] = name
         tensor = by_name.get(target)
         if tensor is None:
-            problems.append(_without_target(name, target, shape, by_name))
+            problems.append(_without_target(name, target, tuple(shape), free))
             continue
         expected = tuple(reversed(tensor.shape)) if transposed else tensor.shape
         if tuple(shape) != expected:
@@ -136,7 +139,8 @@ def plan(
     problems.extend(f"rule {rule} matches nothing; remove it" for i, rule in enumerate(rules) if i not in used_rules)
     if problems:
         shown = "\n  ".join(problems[:12]) + (f"\n  ... and {len(problems) - 12} more" if len(problems) > 12 else "")
-        raise WeightsError(f"{where}: {len(problems)} tensors do not carry over one to one:\n  {shown}")
+        count = f"{len(problems)} problem{'s' * (len(problems) > 1)}"
+        raise WeightsError(f"{where}: the weights do not carry over one to one, {count}:\n  {shown}")
     return Plan(tuple(moves), dropped)
 
 
@@ -156,30 +160,59 @@ def _apply(name: str, rules: Sequence[Rule], used: set[int]) -> tuple[str, str |
     return target, reason, transposed
 
 
-def _without_target(name: str, target: str, shape: Sequence[int], by_name: Mapping[str, PortTensor]) -> str:
-    shown = name if target == name else f"{name} (renamed {target})"
-    same_shape = [other for other, tensor in by_name.items() if tensor.shape == tuple(shape)]
-    nearest = difflib.get_close_matches(target, same_shape or list(by_name), n=1, cutoff=0.3)
-    if not nearest:
-        return f"{shown} {tuple(shape)} has no target in the port"
-    return (
-        f"{shown} {tuple(shape)} has no target in the port; nearest: {nearest[0]}; "
-        f'if that is it, add Rename(r"^{re.escape(_head(target, nearest[0]))}", "{_head(nearest[0], target)}")'
-    )
+def _check_rules(rules: Sequence[Rule], where: str) -> None:
+    """Refuses what is no rule, and a pattern or replacement that `re` refuses."""
+    if isinstance(rules, (Rename, Drop, Transpose, str)):
+        raise CaseError(f"{where}: weights is {rules!r}; expected a sequence of rules; a comma makes one: (rule,)")
+    for rule in rules:
+        if not isinstance(rule, (Rename, Drop, Transpose)):
+            raise CaseError(f"{where}: weights has {rule!r}; expected a Rename, Drop or Transpose")
+        try:
+            re.sub(rule.pattern, getattr(rule, "replacement", ""), "")
+        except (re.error, IndexError, TypeError) as error:
+            raise CaseError(f"{where}: {rule!r} cannot be used: {error}") from error
 
 
-def _head(name: str, other: str) -> str:
-    """`name` without the trailing components that it shares with `other`."""
+def _without_target(name: str, target: str, shape: tuple[int, ...], free: dict[str, tuple[int, ...]]) -> str:
+    """What to say of a tensor that goes nowhere; `free` are the port's without a weight that none was suggested for."""
+    shown = f"{name if target == name else f'{name} (renamed {target})'} {shape} has no target in the port"
+    if free.get(name) == shape:
+        return f"{shown}, which calls it {name} as well; remove the rule that renames it"
+    same_shape = [other for other, own in free.items() if own == shape]
+    alike = same_shape or [other for other, own in free.items() if len(own) == len(shape)]
+    nearest = difflib.get_close_matches(target, alike, n=1, cutoff=0.3)
+    if same_shape and nearest:
+        free.pop(nearest[0])  # no second tensor goes there
+        return f"{shown}; nearest: {nearest[0]}; if that is it, add {_rename_rule(target, nearest[0])}"
+    parts = [other for other in alike if _parent(other).startswith(_parent(target)) and free[other][1:] == shape[1:]]
+    if shape and len(parts) > 1 and sum(free[other][0] for other in parts) == shape[0]:
+        return (
+            f"{shown}; {', '.join(parts)} have its shape together, but a tensor carries over whole: let the port hold"
+            " one, as the reference does"
+        )
+    return f"{shown}; nearest: {nearest[0]} {free[nearest[0]]}, of another shape" if nearest else shown
+
+
+def _parent(name: str) -> str:
+    return name.rpartition(".")[0]
+
+
+def _rename_rule(name: str, other: str) -> str:
+    """The rule that gives a tensor another's name, and does so for what is beside it."""
     mine, theirs = name.split("."), other.split(".")
+    end = [r"$", ""]
     while len(mine) > 1 and len(theirs) > 1 and mine[-1] == theirs[-1]:
         mine.pop()
         theirs.pop()
-    return ".".join(mine)
+        end = [r"\.", "."]
+    return f'Rename(r"^{re.escape(".".join(mine))}{end[0]}", "{".".join(theirs)}{end[1]}")'
 
 
 def _wrong_shape(name: str, shape: tuple[int, ...], tensor: PortTensor, transposed: bool) -> str:
     expected = tuple(reversed(tensor.shape)) if transposed else tensor.shape
     hint = ""
-    if shape == tuple(reversed(expected)) and len(shape) == 2:
+    if shape == tuple(tensor.shape):
+        hint = "; without the Transpose rule it does"
+    elif shape == tuple(reversed(expected)) and len(shape) == 2:
         hint = f'; if it is meant to be transposed, declare Transpose(r"^{re.escape(name)}$")'
     return f"{name} {shape} does not fit the port's {tensor.name}, which takes {expected}{hint}"

@@ -35,5 +35,5 @@ def test_the_tutorial_does_what_it_says(tmp_path):
             for line in code.splitlines():
                 assert line in output, output
             assert returned == ("FAIL" in code), output
-    assert ran == 11
+    assert ran == 15
     assert "NOT EQUAL" in (tmp_path / "report.html").read_text(encoding="utf-8")

@@ -67,6 +67,55 @@ def test_two_layers_alike_are_left_open_in_order_and_not_decided():
     assert "2 tensors do not carry over yet" in text
 
 
+def test_layers_alike_are_told_apart_by_the_module_that_both_sides_have():
+    theirs = model(blocks__0__mlp__0=conv(8), blocks__1__mlp__0=conv(8), first=conv(4), second=conv(4))
+    own = model(blocks__0__fc=conv(8), blocks__1__fc=conv(8), one=conv(4), two=conv(4))
+    proposal = propose(theirs, own)
+    assert set(proposal.rules) == {
+        Rename(r"^blocks\.0\.mlp\.0\.", "blocks.0.fc."),
+        Rename(r"^blocks\.1\.mlp\.0\.", "blocks.1.fc."),
+    }
+    assert sorted(proposal.reasons) == [f"the only conv2d of these shapes in blocks.{n}" for n in (0, 1)]
+    assert proposal.open == [(["first", "second"], ["one", "two"])]
+
+
+def test_layers_alike_within_one_module_stay_open():
+    theirs = model(blocks__0__a=conv(8), blocks__0__b=conv(8), blocks__1__a=conv(8))
+    own = model(blocks__0__c=conv(8), blocks__0__d=conv(8), blocks__1__c=conv(8))
+    proposal = propose(theirs, own)
+    assert proposal.rules == [Rename(r"^blocks\.1\.a\.", "blocks.1.c.")]
+    assert proposal.open == [(["blocks.0.a", "blocks.0.b"], ["blocks.0.c", "blocks.0.d"])]
+
+
+def test_tensors_of_a_container_that_have_one_name_on_both_sides_are_not_said_to_be_missing():
+    tensors = {"cls_token": (1, 1, 8), "block.scale": (8,), "pos_embed": (1, 5, 8)}
+    theirs = Modules({"block.fc1": "Linear"}, {**tensors, "block.fc1.weight": (4, 8), "block.fc1.gain": ()})
+    own = Modules({"block.fc": "Linear"}, {**tensors, "block.fc.weight": (4, 8), "block.fc.gain": ()})
+    own.shapes["pos_embed"] = (1, 6, 8)
+    proposal = propose(theirs, own)
+    assert proposal.rules == [Rename(r"^block\.fc1\.", "block.fc.")]
+    assert proposal.reference_only == ["pos_embed (1, 5, 8)"] and proposal.port_only == ["pos_embed (1, 6, 8)"]
+    assert unmatched(proposal, theirs, own) == ["pos_embed"]
+
+
+def test_a_model_that_is_one_layer_has_tensors_without_a_module():
+    both = Modules({}, {"weight": (8, 3, 3, 3), "bias": (8,)})
+    assert propose(both, both).still_open == 0
+
+
+def test_transposed_convolutions_are_spelled_differently():
+    tensors = {"weight": (3, 8, 2, 2), "bias": (8,)}
+    proposal = propose(model(up=("ConvTranspose2d", tensors)), model(deconv=("Conv2DTranspose", tensors)))
+    assert proposal.rules == [Rename(r"^up\.", "deconv.")]
+
+
+def test_another_type_with_the_same_name_and_tensors_is_a_question_of_its_own():
+    proposal = propose(model(bn=("FrozenBatchNorm2d", norm(8)[1])), model(bn=norm(8)))
+    assert proposal.other_type == [("bn", "FrozenBatchNorm2d", "BatchNorm2D")] and proposal.still_open == 1
+    text = source("mine", "models", proposal, [])
+    assert "# CHECK: bn is a FrozenBatchNorm2d; in the port, with the same tensors, a BatchNorm2D" in text
+
+
 def test_another_number_of_layers_alike_is_said():
     text = source("mine", "models", propose(model(a=conv(8)), model(b=conv(8), c=conv(8))), ["a.weight"])
     assert "# CHECK: 1 of the reference, 2 of the port; which is which?" in text
@@ -81,9 +130,10 @@ def test_another_shape_or_type_is_never_matched():
 
 def test_what_only_one_side_has_is_listed():
     proposal = propose(model(a=conv(8), aux=conv(4)), model(a=conv(8), extra=norm(8)))
-    assert proposal.reference_only == ["aux (Conv2d)"] and proposal.port_only == ["extra (BatchNorm2D)"]
+    assert proposal.reference_only == ["aux (Conv2d: weight)"]
+    assert proposal.port_only == ["extra (BatchNorm2D: weight, bias, running_mean, running_var)"]
     text = source("mine", "models", proposal, ["aux.weight"])
-    assert '# Drop(r"^aux", reason="why"),' in text and "# CHECK: only the port has extra (BatchNorm2D)" in text
+    assert '# Drop(r"^aux", reason="why"),' in text and "# CHECK: only the port has extra (BatchNorm2D: weight" in text
 
 
 def test_swapped_names_do_not_run_into_one_another():

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import re
+
 import numpy as np
 import pytest
 
-from parity import Drop, Rename, Transpose, WeightsError
+from parity import CaseError, Drop, Rename, Transpose, WeightsError
 from parity.weights import Move, PortTensor, plan, rename
 
 RANDOM = np.random.RandomState(0)
@@ -75,7 +77,8 @@ def test_transpose_rule_adds_to_what_the_type_asks_for():
 def test_transpose_rule_fits_the_shape_of_the_target():
     made = plan({"proj": (3, 5)}, port(proj=(5, 3)), [Transpose("^proj$")])
     assert made.moves == (Move("proj", "proj", True),)
-    assert "(3, 5)" in complaint({"proj": (3, 5)}, port(proj=(3, 5)), [Transpose("^proj$")])
+    message = complaint({"proj": (3, 5)}, port(proj=(3, 5)), [Transpose("^proj$")])
+    assert "takes (5, 3); without the Transpose rule it does" in message
 
 
 def test_rename_rules_apply_in_order():
@@ -130,7 +133,7 @@ def test_a_reference_tensor_without_target_names_the_nearest_and_the_rule_that_w
     message = complaint(
         {"cp.backbone.conv.weight": (8, 3, 3, 3)}, port(backbone__conv__weight=(8, 3, 3, 3)), where="mine"
     )
-    assert message.startswith("mine: 2 tensors")  # the one without a target, and the one without a source
+    assert message.startswith("mine: the weights do not carry over one to one, 2 problems:")  # one of each side
     assert "cp.backbone.conv.weight (8, 3, 3, 3) has no target" in message
     assert "nearest: backbone.conv.weight" in message
     assert "the port's backbone.conv.weight (8, 3, 3, 3) gets no weight" in message
@@ -143,6 +146,14 @@ def test_the_suggested_rename_works_when_it_is_followed():
     suggestion = message.partition("add Rename(")[2].partition(")")[0]
     pattern, replacement = (part.strip().removeprefix("r").strip('"') for part in suggestion.split(","))
     assert len(plan(reference, tensors, [Rename(pattern, replacement)]).moves) == 2
+
+
+def test_a_suggested_rule_is_for_one_layer_and_for_one_tensor():
+    reference = {"conv1.weight": (4, 4), "conv10.weight": (4, 4)}
+    message = complaint(reference, port(stem1__weight=(4, 4), stem10__weight=(4, 4)))
+    rules = [Rename(*re.findall(r'"(.*?)"', text)) for text in re.findall(r"add Rename\((.*?)\)\n", message)]
+    assert [rule.pattern for rule in rules] == [r"^conv1\.", r"^conv10\."]
+    assert {rule.replacement for rule in rules} == {"stem1.", "stem10."}
 
 
 def test_the_nearest_name_has_the_same_shape_if_any_has():
@@ -203,4 +214,44 @@ def test_a_rule_may_be_meant_for_a_module_without_tensors():
 
 def test_all_problems_are_counted_and_a_dozen_are_shown():
     message = complaint({f"layer{i}.w": (1,) for i in range(20)}, [])
-    assert "20 tensors" in message and "... and 8 more" in message
+    assert "20 problems" in message and "... and 8 more" in message
+
+
+def test_a_tensor_that_has_its_weight_is_never_suggested():
+    reference = {"head.weight": (5, 3), "head.bias": (5,), "aux.weight": (5, 3), "aux.bias": (5,)}
+    message = complaint(reference, port(head__weight=(5, 3), head__bias=(5,), aux__weight=(5, 3)))
+    assert "1 problem:" in message and message.endswith("aux.bias (5,) has no target in the port")
+
+
+def test_a_name_alike_of_another_shape_is_named_with_its_shape_and_without_a_rule():
+    message = complaint({"classifier.weight": (19, 8)}, port(class_head__weight=(21, 8)))
+    assert "nearest: class_head.weight (21, 8), of another shape" in message and "Rename" not in message
+    assert "nearest" not in complaint({"head.weight": (19, 8)}, port(head_weight=(19,)))
+
+
+def test_a_rename_that_is_not_needed_is_to_be_removed():
+    message = complaint({"in.weight": (8,)}, port(in__weight=(8,)), [Rename(r"^in\.weight", "in.scale")])
+    assert "which calls it in.weight as well; remove the rule that renames it" in message
+
+
+def test_a_tensor_that_the_port_holds_in_parts_is_recognised():
+    parts = port(attn__q_proj__weight=(4, 4), attn__k_proj__weight=(4, 4), attn__v_proj__weight=(4, 4))
+    message = complaint({"attn.in_proj_weight": (12, 4)}, parts)
+    assert "attn.q_proj.weight, attn.k_proj.weight, attn.v_proj.weight have its shape together" in message
+    assert "Rename" not in message
+
+
+@pytest.mark.parametrize(
+    ("rules", "found"),
+    [
+        ((Rename(r"^a\.(", "b."),), "unterminated subpattern"),
+        ((Rename(r"^a\.", r"\1.b."),), "invalid group reference"),
+        ((Drop(r"^[", reason="unused"),), "unterminated character set"),
+        (("a -> b",), "expected a Rename, Drop or Transpose"),
+        (((r"^a\.", "b."),), "expected a Rename, Drop or Transpose"),
+        (Rename(r"^a\.", "b."), "a comma makes one"),
+    ],
+)
+def test_rules_that_are_none_are_the_cases_mistake(rules, found):
+    with pytest.raises(CaseError, match=found):
+        plan({"a.w": (1,)}, port(b__w=(1,)), rules, where="mine")
