@@ -106,7 +106,8 @@ def function_missing(patient: Patient) -> Iterator[Fault]:
     """A ReLU, sigmoid or absolute value that the original applies."""
     for made in calls_of(patient, "relu", "sigmoid", "abs", "softmax"):
         alter = lambda function, args, kwargs: args[0] * 1.0  # noqa: E731
-        yield call_fault("function-missing", made, alter, (made[0].kind,))
+        words = (rf"the reference (computes|first puts through) {made[0].kind}\b",)
+        yield call_fault("function-missing", made, alter, words)
 
 
 @kind("mean-is-max", "a global average pool is a maximum")
@@ -242,7 +243,7 @@ def detached(patient: Patient) -> Iterator[Fault]:
                 stack.callback(layer.register_forward_pre_hook(lambda _, arguments: arguments[0].detach()).remove)
 
             words = (re.escape(path), "cut from the graph|detach")
-            yield Fault("detached", path, plant, begins="gradients", point=".*", words=words)
+            yield Fault("detached", path, plant, begins="gradients", words=words)
 
 
 def _first(patient: Patient) -> str:
@@ -253,6 +254,8 @@ def _first(patient: Patient) -> str:
 def gradient_scaled(patient: Patient) -> Iterator[Fault]:
     """As a gradient multiplier or a sum over devices does."""
     for path, layer in patient.layers(paddle.nn.Conv2D, paddle.nn.Linear, leaf=False):
+        if layer.weight.stop_gradient:  # nothing of its own shows the gradient
+            continue
 
         def plant(patient: Patient, stack: ExitStack, layer: Any = layer) -> None:
             def wrong(own: Any, x: Any) -> Any:
@@ -262,9 +265,8 @@ def gradient_scaled(patient: Patient) -> Iterator[Fault]:
 
             wrap_forward(stack, layer, wrong)
 
-        yield Fault(
-            "gradient-scaled", path, plant, begins="gradients", point=".*", words=(r"0\.5 times", re.escape(path))
-        )
+        words = (r"0\.5 times", re.escape(path))
+        yield Fault("gradient-scaled", path, plant, begins="gradients", point=layer_point(path), words=words)
 
 
 @kind("frozen", "a parameter is frozen")

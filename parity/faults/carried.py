@@ -106,6 +106,21 @@ def statistics_not_loaded(patient: Patient) -> Iterator[Fault]:
         yield loading(patient, "statistics-not-loaded", f"{path}._mean", edits, words)
 
 
+@kind("init-after-loading", "weights are initialised after they were loaded")
+def init_after_loading(patient: Patient) -> Iterator[Fault]:
+    """`init_weight()` at the end of a constructor's work, or once more."""
+    state = patient.bench.plan.forward(patient.bench.initial)
+    tensors = [f"{path}.weight" for path, _ in patient.layers(nn.Conv2D, nn.Linear, leaf=False)]
+
+    def edit(value: np.ndarray) -> np.ndarray:
+        return np.random.RandomState(0).normal(scale=0.02, size=value.shape).astype(value.dtype)
+
+    edits = {tensor: edit for tensor in tensors if tensor in state}
+    if edits:
+        words = (r"initial value|initialised|drawn anew|never loaded|not loaded",)
+        yield loading(patient, "init-after-loading", f"{len(edits)} weights", edits, words)
+
+
 @kind("statistics-exchanged", "a norm's running mean and variance are exchanged")
 def statistics_exchanged(patient: Patient) -> Iterator[Fault]:
     """Both have the same shape."""

@@ -37,7 +37,7 @@ def run(
         spread: likewise.
 
     Returns:
-        The exit code: 0 if every fault that changes a number was caught and no correct port failed, else 1.
+        The exit code: 0 if the goals are met, every fault was planted and no correct port failed, else 1.
     """
 
     def write(score: Score) -> None:
@@ -109,13 +109,26 @@ def lines(score: Score) -> list[str]:
         found.append(f"{case}: no place for {len(kinds)} of {len(KINDS)} kinds: {', '.join(kinds)}")
     for case, kinds in score.elsewhere.items():
         found.append(f"{case}: {len(kinds)} kinds were planted in another case of its family only")
+    return [*found, *settings(score), *(f"FAILED: {problem}" for problem in score.problems), totals(score)]
+
+
+def settings(score: Score) -> list[str]:
+    """What the numbers depend on, so that anybody can have them again."""
+    sizes = ", ".join(f"{case} {height} x {width}" for case, (height, width) in score.sizes.items())
+    versions = ", ".join(f"{name} {version}" for name, version in score.versions.items())
+    what = f"seed {score.seed}, {score.seeds} runs of each correct port, {score.sites} fault(s) of each kind and case"
+    return [line for line in (what, sizes and f"sizes: {sizes}", versions and f"versions: {versions}") if line]
+
+
+def totals(score: Score) -> str:
+    """What was caught, localised and explained of how many, and the alarms, in one line."""
     parts = []
     for what in WHATS:
         good, counted = score.rate(what)
         parts.append(f"{what} {good} of {counted}" + (f" ({100 * good / counted:.0f} %)" if counted else ""))
     equivalent = sum(outcome.verdict == "equivalent" for outcome in score.outcomes)
     parts += [f"{equivalent} equivalent", f"false alarms {len(score.alarms)} of {score.clean} correct runs"]
-    return [*found, ", ".join(parts)]
+    return ", ".join(parts)
 
 
 def problem_of(outcome: Outcome) -> str:

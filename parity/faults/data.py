@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import inspect
+import re
 import sys
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
@@ -24,11 +26,34 @@ def _is_label(name: str, value: np.ndarray) -> bool:
     return value.ndim == 2 and value.dtype.kind in "iu"
 
 
+def _other(one: np.ndarray, other: np.ndarray) -> bool:
+    return one.shape != other.shape or not np.array_equal(one, other)
+
+
+def _points(names: list[str]) -> str:
+    """What the points of these arrays of a sample, and of their shapes, are called."""
+    return rf"({'|'.join(re.escape(name) for name in names)})(\.shape)?"
+
+
+def _planted(patient: Patient, fault: Fault) -> Fault:
+    """The fault with the points that it touches, which a run of the pipeline with it shows; "" if it touches none."""
+    own = patient.data()
+    try:
+        with ExitStack() as stack:
+            fault.plant(patient, stack)
+            made = patient.case.port.data(0)
+    except Exception:  # without a transform the next one may fail: planting it will say so
+        return fault
+    touched = [name for name, value in own.items() if name not in made or _other(value, made[name])]
+    return dataclasses.replace(fault, point=_points(touched) if touched else "")
+
+
 def _edited(name: str, text: str, edit: Callable[[np.ndarray], np.ndarray], which: Any, words: tuple[str, ...]) -> None:
     """A kind that changes every image, or every label map, that the pipeline makes."""
 
     def sites(patient: Patient) -> Iterator[Fault]:
-        if not any(which(name, value) for name, value in patient.data().items()):
+        touched = [name for name, value in patient.data().items() if which(name, value) and _other(value, edit(value))]
+        if not touched:
             return
 
         def plant(patient: Patient, stack: ExitStack) -> None:
@@ -37,7 +62,7 @@ def _edited(name: str, text: str, edit: Callable[[np.ndarray], np.ndarray], whic
                 patient, stack, data=lambda seed: {k: edit(v) if which(k, v) else v for k, v in own(seed).items()}
             )
 
-        yield Fault(name, "pipeline", plant, begins="data", point=r".*", words=words)
+        yield Fault(name, "pipeline", plant, begins="data", point=_points(touched), words=words)
 
     kind(name, text)(sites)
 
@@ -51,7 +76,11 @@ _edited(
     "data-label-shift", "label ids start at 1", lambda x: np.where(x == 255, x, x + 1), _is_label, ("1 more|one more",)
 )
 _edited(
-    "data-ignore-0", "ignored pixels become class 0", lambda x: np.where(x == 255, 0, x), _is_label, ("ignore", "0")
+    "data-ignore-0",
+    "ignored pixels become class 0",
+    lambda x: np.where(x == 255, 0, x),
+    _is_label,
+    ("ignores pixels", r"class, such as 0|class 0|255 is 0\b"),
 )
 _edited("data-offset", "the image is cut a pixel off", lambda x: np.roll(x, 1, axis=2), _is_image, ("shifted",))
 
@@ -95,7 +124,7 @@ def _constructed(name: str, text: str, change: Callable[[Any], dict[str, Any]], 
 
             set_attributes(stack, normalize, __init__=init)
 
-        yield Fault(name, "Normalize", plant, begins="data", point=r".*", words=words)
+        yield _planted(patient, Fault(name, "Normalize", plant, begins="data", words=words))
 
     kind(name, text)(sites)
 
@@ -142,7 +171,7 @@ def data_label_interpolated(patient: Patient) -> Iterator[Fault]:
 
     if any("Scal" in name or "Resize" in name for name in _transforms(patient)):
         words = ("label", "interpolat")
-        yield Fault("data-label-interpolated", "pipeline", plant, begins="data", point=r".*label.*", words=words)
+        yield _planted(patient, Fault("data-label-interpolated", "pipeline", plant, begins="data", words=words))
 
 
 @kind("data-draw-ignored", "a transform does nothing")
@@ -153,7 +182,9 @@ def data_draw_ignored(patient: Patient) -> Iterator[Fault]:
         def plant(patient: Patient, stack: ExitStack, transform: Any = transform) -> None:
             set_attributes(stack, transform, apply=lambda self, sample, draws: sample)
 
-        yield Fault("data-draw-ignored", name, plant, begins="data", point=r".*", words=(name,))
+        yield _planted(
+            patient, Fault("data-draw-ignored", name, plant, begins="data", words=(f"{name} has no effect",))
+        )
 
 
 # --- post-processing ------------------------------------------------------------------------------------------------
@@ -172,7 +203,7 @@ def _postprocess(name: str, text: str, change: Callable[[Any, Any], Any], words:
                 change_side(patient, stack, postprocess=lambda o: own({**o, output: change(o[output], o)}))
 
             shown = tuple(word.format(output=output) for word in words)
-            yield Fault(name, output, plant, begins="postprocess", point=r".*", words=shown)
+            yield Fault(name, output, plant, begins="postprocess", words=shown)
 
     kind(name, text)(sites)
 
@@ -212,7 +243,7 @@ def pred_other_output(patient: Patient) -> Iterator[Fault]:
                 own = patient.case.port.postprocess
                 change_side(patient, stack, postprocess=lambda o: own({**o, one: o[other]}))
 
-            yield Fault("pred-other-output", other, plant, begins="postprocess", point=r".*", words=(other,))
+            yield Fault("pred-other-output", other, plant, begins="postprocess", words=(other,))
 
 
 @contextmanager
@@ -256,7 +287,7 @@ def _keyword(name: str, text: str, keyword: str, other: Callable[[Any], Any]) ->
             change_side(patient, stack, postprocess=wrong)
 
         if "panoptic" in patient.case.name:
-            yield Fault(name, keyword, plant, begins="postprocess", point=r".*", words=(keyword,))
+            yield Fault(name, keyword, plant, begins="postprocess", words=(keyword,))
 
     kind(name, text)(sites)
 

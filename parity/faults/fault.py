@@ -28,8 +28,9 @@ class Fault:
         begins: the first stage that it can reach; those before do not run what it changes.
         stages: where its first divergence may be; by default `begins`, and the training mode of the forward pass.
         point: regular expression that the whole name of the first diverging point has to match, without its stage;
-            "" for a mistake between layers, whose point is the first one that it changes a number of.
-        words: regular expressions, all of which the stated cause has to contain.
+            "" for a mistake that no point is named after, such as one between layers: then it has to be the very first
+            point, in the reference's order, that the mistake changes a number of.
+        words: regular expressions, all of which the stated cause has to contain; see `judging.explains`.
     """
 
     kind: str

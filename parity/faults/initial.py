@@ -31,9 +31,9 @@ def _sites(patient: Patient, name: str, drawn: Drawn, words: tuple[str, ...]) ->
         if values is None or (values.std() and start.rms and abs(math.log(values.std() / start.rms)) < math.log(1.5)):
             continue
 
-        def plant(
-            patient: Patient, stack: ExitStack, tensor: str = tensor, values: np.ndarray = values.astype(np.float32)
-        ) -> None:
+        values = values.astype(np.float32)
+
+        def plant(patient: Patient, stack: ExitStack, tensor: str = tensor, values: np.ndarray = values) -> None:
             initial = patient.port.initial()
             stack.callback(initial.__setitem__, tensor, initial[tensor])
             initial[tensor] = digested(values)

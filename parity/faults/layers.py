@@ -144,6 +144,14 @@ def conv_dilation(patient: Patient) -> Iterator[Fault]:
             yield _convolution("conv-dilation", path, layer, words, _dilation=list(other), _padding=list(other))
 
 
+def _one_sided(path: str) -> tuple[str, ...]:
+    """A cause that names the bias of a layer, and says that one side has no such tensor."""
+    return (
+        rf"{re.escape(path)}\.bias|{re.escape(path)} has (a|no) bias",
+        "has none|has no|no such|only the (port|reference) has",
+    )
+
+
 @kind("conv-bias-added", "a convolution before a norm has a bias")
 def conv_bias_added(patient: Patient) -> Iterator[Fault]:
     """Paddle's default where the original says `bias=False`."""
@@ -155,7 +163,7 @@ def conv_bias_added(patient: Patient) -> Iterator[Fault]:
             layer.bias = layer.create_parameter([layer.weight.shape[0]], dtype=layer.weight.dtype, is_bias=True)
             stack.callback(setattr, layer, "bias", None)
 
-        words = (rf"{re.escape(path)}\.bias", "bias")
+        words = _one_sided(path)
         yield Fault("conv-bias-added", path, plant, begins="weights", point="plan", words=words)
 
 
@@ -170,7 +178,7 @@ def conv_bias_dropped(patient: Patient) -> Iterator[Fault]:
             stack.callback(setattr, layer, "bias", layer.bias)
             layer.bias = None
 
-        yield Fault("conv-bias-dropped", path, plant, begins="weights", point="plan", words=(re.escape(path), "bias"))
+        yield Fault("conv-bias-dropped", path, plant, begins="weights", point="plan", words=_one_sided(path))
 
 
 @kind("conv-depthwise", "a depthwise convolution is dense")
@@ -241,7 +249,7 @@ def relu_doubled(patient: Patient) -> Iterator[Fault]:
         def plant(patient: Patient, stack: ExitStack, layer: Any = layer) -> None:
             wrap_forward(stack, layer, lambda own, *x: F.relu(own(*x)))
 
-        yield Fault("relu-doubled", path, plant, point=layer_point(path), words=(r"relu",))
+        yield Fault("relu-doubled", path, plant, point=layer_point(path), words=(r"returns is relu of the reference",))
 
 
 @kind("sigmoid-doubled", "a sigmoid is applied twice")
@@ -252,7 +260,9 @@ def sigmoid_doubled(patient: Patient) -> Iterator[Fault]:
         def plant(patient: Patient, stack: ExitStack, layer: Any = layer) -> None:
             wrap_forward(stack, layer, lambda own, *x: F.sigmoid(own(*x)))
 
-        yield Fault("sigmoid-doubled", path, plant, point=layer_point(path), words=(r"sigmoid",))
+        yield Fault(
+            "sigmoid-doubled", path, plant, point=layer_point(path), words=(r"returns is sigmoid of the reference",)
+        )
 
 
 @kind("dropout-rate", "a dropout has another rate")

@@ -17,11 +17,13 @@ Change = Callable[[Any, Mapping[str, Any]], Any]
 
 
 def _fault(name: str, site: str, change: Change, words: tuple[str, ...], term: str = "") -> Fault:
+    """A fault of one term (a regular expression), of the outputs or of a probe; or of whatever it changes first."""
+
     def plant(patient: Patient, stack: ExitStack) -> None:
         own = patient.case.port.losses
         change_side(patient, stack, losses=lambda targets: change(own(targets), targets))
 
-    return Fault(name, site, plant, begins="loss", point=rf"(.*/)?({term or '.*'}|d_.*)", words=words)
+    return Fault(name, site, plant, begins="loss", point=rf"(.*/)?{term}" if term else "", words=words)
 
 
 def _built(patient: Patient) -> Any:
@@ -48,7 +50,9 @@ def _setting(kind_name: str, path: str, attribute: str, value: Any) -> Fault:
 
     shown = f"{value:.6g}" if isinstance(value, float) else str(value)
     words = (re.escape(attribute), rf"{re.escape(attribute)} {re.escape(shown)}")
-    return _fault(kind_name, f"{path}.{attribute}", change, words, term=rf"{re.escape(path)}\w*")
+    return _fault(
+        kind_name, f"{path}.{attribute}", change, words, term=rf"{re.escape(path.partition('.')[0])}\w*" if path else ""
+    )
 
 
 def _attribute_kind(name: str, text: str, attributes: tuple[str, ...], other: Callable[[Any], Any]) -> None:
@@ -205,7 +209,7 @@ def ignored_counted(patient: Patient) -> Iterator[Fault]:
 
                 return _Around(losses, lambda own, o, t: own(o, cleared(t)))
 
-            yield _fault("ignored-counted", name, change, ("ignored", "class 0"))
+            yield _fault("ignored-counted", name, change, ("ignored", r"class 0|as 0\b"))
 
 
 @kind("loss-detached", "a loss does not reach its output")
@@ -216,4 +220,6 @@ def loss_detached(patient: Patient) -> Iterator[Fault]:
         def change(losses: Any, targets: Any, name: str = name) -> Any:
             return _Around(losses, lambda own, o, t: own({**o, name: o[name].detach()}, t))
 
-        yield _fault("loss-detached", name, change, ("no gradient|cut from the graph", re.escape(name)))
+        yield _fault(
+            "loss-detached", name, change, ("no gradient|cut from the graph", re.escape(name)), f"d_{re.escape(name)}"
+        )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 from collections.abc import Iterator
 from contextlib import ExitStack
 from typing import Any, Callable
@@ -26,7 +27,9 @@ def _figures(name: str, text: str, needs: str, edit: Callable[[Figures], Figures
                 wrong = lambda: {**figures(), **edit(figures())}  # noqa: E731
                 change_side(patient, stack, metrics={**patient.case.port.metrics, evaluation: wrong})
 
-            yield Fault(name, evaluation, plant, begins="metrics", point=r".*", words=words)
+            figures_of = "|".join(re.escape(figure) for figure in edit(figures()))
+            point = f"{re.escape(evaluation)}/({figures_of})"
+            yield Fault(name, evaluation, plant, begins="metrics", point=point, words=words)
 
     kind(name, text)(sites)
 
@@ -80,7 +83,14 @@ def metric_by_image(patient: Patient) -> Iterator[Fault]:
 
     if "cityscapes_semantic" in (patient.case.port.metrics or {}):
         words = ("mean IoU", "images|mean of the classes")
-        yield Fault("metric-by-image", "ConfusionMatrix", plant, begins="metrics", point=".*mean IoU", words=words)
+        yield Fault(
+            "metric-by-image",
+            "ConfusionMatrix",
+            plant,
+            begins="metrics",
+            point="cityscapes_semantic/mean IoU",
+            words=words,
+        )
 
 
 @kind("metric-ignored", "ignored pixels count as the first class")
@@ -99,4 +109,11 @@ def metric_ignored(patient: Patient) -> Iterator[Fault]:
 
     if "cityscapes_semantic" in (patient.case.port.metrics or {}):
         words = ("IoU", "ignored")
-        yield Fault("metric-ignored", "ConfusionMatrix", plant, begins="metrics", point=".*IoU", words=words)
+        yield Fault(
+            "metric-ignored",
+            "ConfusionMatrix",
+            plant,
+            begins="metrics",
+            point="cityscapes_semantic/(mean )?IoU",
+            words=words,
+        )

@@ -17,7 +17,7 @@ from parity.bench import Bench
 from parity.case import STAGES, Case
 from parity.errors import CaseError
 from parity.faults import (  # noqa: F401  (they register their kinds)
-    average,
+    absent,
     between,
     carried,
     data,
@@ -27,7 +27,9 @@ from parity.faults import (  # noqa: F401  (they register their kinds)
     losses,
     merged,
     metrics,
+    more,
     points,
+    steps,
     training,
 )
 from parity.faults.dealing import Deal
@@ -37,7 +39,9 @@ from parity.faults.sizes import smallest
 from parity.faults.ward import Ward
 
 Progress = Callable[[str, str], None]
-SEEDED = [stage for stage in STAGES if stage not in ("initial", "data", "metrics")]  # which depend on no seed: the ward runs them
+SEEDED = [
+    stage for stage in STAGES if stage not in ("initial", "data", "metrics")
+]  # which depend on no seed: the ward runs them
 
 
 def self_test(
@@ -66,12 +70,15 @@ def self_test(
         so_far: called with the score after each case, which a long run may never come to the end of.
 
     Raises:
-        CaseError: for an unknown kind.
+        CaseError: for an unknown kind, or less than one run or site.
     """
+    for name, count in (("seeds", seeds), ("sites", sites)):
+        if count < 1:
+            raise CaseError(f"--{name} {count}: expected a positive number")
     unknown = sorted(set(kinds or ()) - set(KINDS))
     if unknown:
         raise CaseError(f"there is no kind of fault {unknown[0]!r}; kinds are {', '.join(KINDS)}")
-    score = Score()
+    score = Score(seed=seed, seeds=seeds, sites=sites)
     say = progress or _silent
     chosen: dict[str, tuple[int, int]] = {}
     deal = Deal(cases, list(kinds or KINDS), seed, spread=spread)
@@ -79,6 +86,7 @@ def self_test(
         if case.name not in chosen:
             chosen[case.name] = size or smallest(case, seed)
         small = smaller(case, chosen[case.name])
+        score.sizes[case.name] = tuple(small.size)
         if first:
             _check_clean(small, range(seed + 1, seed + seeds), score, say)
         _visit(case, small, deal, score, seed=seed, sites=sites, say=say)

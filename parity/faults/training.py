@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator
+import re
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from typing import Any, Callable
 
@@ -11,8 +12,6 @@ import paddle
 from paddle import nn
 
 from parity.faults.fault import Fault, Patient, change_side, kind, set_attributes
-
-ANY = r".*"
 
 
 def _inner(optimizer: Any) -> Any:
@@ -24,11 +23,17 @@ def _groups(optimizer: Any) -> list[dict[str, Any]]:
     return list(groups) if groups and isinstance(groups[0], dict) else []
 
 
-def _fault(name: str, site: str, edit: Callable[[Any], Any], words: tuple[str, ...], point: str = ANY) -> Fault:
-    """`edit(optimizer)` changes a built one; what it returns, if anything, takes its place."""
+def _fault(name: str, site: str, edit: Callable[[Any], Any], words: tuple[str, ...], point: str = "") -> Fault:
+    """`edit(optimizer)` changes a built one; what it returns, if anything, takes its place.
+
+    What holds for all parameters shows at the first one, in the reference's order, that it changes: `point` is "".
+    """
 
     def plant(patient: Patient, stack: ExitStack) -> None:
         own = patient.case.port.optimizer
+        for parameter in patient.model.parameters():
+            stack.callback(setattr, parameter, "regularizer", parameter.regularizer)
+            stack.callback(setattr, parameter, "optimize_attr", dict(parameter.optimize_attr))
 
         def build(model: Any, losses: Any, schedule: Any) -> Any:
             optimizer = own(model, losses, schedule)
@@ -44,6 +49,14 @@ def _built(patient: Patient) -> Any:
         return None
     side = patient.case.port
     return side.optimizer(patient.model, side.losses(patient.targets), patient.case.step)
+
+
+def _points(patient: Patient, parameters: Sequence[Any], kinds: str = "learning_rate|optimizer|update") -> str:
+    """What the points of these parameters are called in the steps."""
+    wanted = {id(parameter) for parameter in parameters}
+    names = [name for name, parameter in patient.port._named_parameters().items() if id(parameter) in wanted]
+    spelled = [*map(re.escape, names), *([r"losses\..*"] if len(names) < len(wanted) else [])]
+    return rf"\d+/({kinds})/({'|'.join(spelled)})(\.\w+)?"
 
 
 def _decay(group: dict[str, Any]) -> float:
@@ -71,7 +84,10 @@ def decay_on_norms(patient: Patient) -> Iterator[Fault]:
     for index, group in groups:
         if _decay(group) == 0.0 and usual > 0.0:
             edit = lambda optimizer, index=index: _set_decay(_groups(optimizer)[index], usual)  # noqa: E731
-            yield _fault("decay-on-norms", f"group {index}", edit, (f"weight decay {usual:.3g}.*, reference 0",))
+            words = (f"weight decay {usual:.3g}.*, reference 0",)
+            yield _fault(
+                "decay-on-norms", f"group {index}", edit, words, _points(patient, _groups(optimizer)[index]["params"])
+            )
 
 
 @kind("decay-missing", "a group does not decay")
@@ -82,7 +98,8 @@ def decay_missing(patient: Patient) -> Iterator[Fault]:
         own = _decay(group)
         if own > 0.0:
             edit = lambda optimizer, index=index: _set_decay(_groups(optimizer)[index], 0.0)  # noqa: E731
-            yield _fault("decay-missing", f"group {index}", edit, (f"weight decay 0.*, reference {own:.3g}",))
+            words = (f"weight decay 0.*, reference {own:.3g}",)
+            yield _fault("decay-missing", f"group {index}", edit, words, _points(patient, group["params"]))
 
 
 @kind("decay-doubled", "a group decays twice as fast")
@@ -94,7 +111,7 @@ def decay_doubled(patient: Patient) -> Iterator[Fault]:
         if own > 0.0:
             edit = lambda optimizer, index=index, own=own: _set_decay(_groups(optimizer)[index], 2 * own)  # noqa: E731
             words = (f"weight decay {2 * own:.3g}.*, reference {own:.3g}",)
-            yield _fault("decay-doubled", f"group {index}", edit, words)
+            yield _fault("decay-doubled", f"group {index}", edit, words, _points(patient, group["params"]))
 
 
 @kind("rate-multiplier", "a group learns at the common rate")
@@ -113,8 +130,9 @@ def rate_multiplier(patient: Patient) -> Iterator[Fault]:
             if hasattr(outer, "groups"):
                 outer.groups[index].lr_mult = 1.0
 
-        words = (rf"learning rate.*{1 / own:.3g} times|multiplier",)
-        yield _fault("rate-multiplier", f"group {index}", edit, words, r"\d+/learning_rate/.*")
+        words = (rf"learning rate of .* is {1 / own:.3g} times",)
+        point = _points(patient, group["params"], "learning_rate")
+        yield _fault("rate-multiplier", f"group {index}", edit, words, point)
 
 
 def _setting(
@@ -182,7 +200,7 @@ def clip_added(patient: Patient) -> Iterator[Fault]:
     def edit(optimizer: Any) -> None:
         _set_clip(optimizer, nn.ClipGradByGlobalNorm(0.1))
 
-    yield _fault("clip-added", "optimizer", edit, ("clip|scaled", "times"))
+    yield _fault("clip-added", "optimizer", edit, (r"gets gradients that are .* times .* clipped",))
 
 
 @kind("clip-missing", "gradients are not clipped")
@@ -195,7 +213,7 @@ def clip_missing(patient: Patient) -> Iterator[Fault]:
     def edit(optimizer: Any) -> None:
         _set_clip(optimizer, None)
 
-    yield _fault("clip-missing", "optimizer", edit, ("clip|scaled",))
+    yield _fault("clip-missing", "optimizer", edit, (r"gets gradients that are .* clipped",))
 
 
 @kind("adam-decoupled", "Adam's weight decay is decoupled, or AdamW's is not")
@@ -222,7 +240,7 @@ def adam_decoupled(patient: Patient) -> Iterator[Fault]:
 def untrained(patient: Patient) -> Iterator[Fault]:
     """The group it belongs to is not handed over."""
     optimizer = _built(patient)
-    for index, _ in _kinds_of(optimizer) if optimizer is not None else ():
+    for index, group in _kinds_of(optimizer) if optimizer is not None else ():
 
         def edit(optimizer: Any, index: int = index) -> None:
             group = _groups(optimizer)[index]
@@ -231,7 +249,8 @@ def untrained(patient: Patient) -> Iterator[Fault]:
             for owner in getattr(outer, "groups", ()):
                 owner.parameters = {n: p for n, p in owner.parameters.items() if p is not dropped}
 
-        yield _fault("untrained", f"last of group {index}", edit, ("not trained|in no group|does not train",))
+        point = _points(patient, group["params"][-1:])
+        yield _fault("untrained", f"last of group {index}", edit, ("not trained|in no group|does not train",), point)
 
 
 # --- schedules ------------------------------------------------------------------------------------------------------
@@ -246,7 +265,7 @@ def _schedule(name: str, site: str, words: tuple[str, ...], changes: Callable[[A
         own = Schedule.__call__
         set_attributes(stack, Schedule, __call__=lambda schedule, iteration: changes(own)(schedule, iteration))
 
-    return Fault(name, site, plant, begins="step", point=r"(\d+/learning_rate|schedule)/.*", words=words)
+    return Fault(name, site, plant, begins="step", words=words)
 
 
 def _with(**values: Any) -> Callable[[Any], Any]:
@@ -357,7 +376,6 @@ def accumulators_forgotten(patient: Patient) -> Iterator[Fault]:
         def __getattr__(self, name: str) -> Any:
             return getattr(self.own, name)
 
-    fault = _fault("accumulators-forgotten", f"step {after}", Forgetful, (rf"step {after}|accumulator|state",))
-    yield Fault(
-        fault.kind, fault.site, fault.plant, begins="trajectory", stages=("trajectory",), point=ANY, words=fault.words
-    )
+    words = (r"differs by -[\d.]+ times that of the step before",)
+    fault = _fault("accumulators-forgotten", f"step {after}", Forgetful, words, f"{after + 1}/loss/.*")
+    yield dataclasses.replace(fault, begins="trajectory", stages=("trajectory",))

@@ -10,8 +10,6 @@ import time
 from collections.abc import Sequence
 from typing import Any, Callable
 
-import numpy as np
-
 from parity import traces
 from parity.bench import Bench
 from parity.case import STAGES, Case
@@ -19,12 +17,14 @@ from parity.chain import recorded_data
 from parity.compare import StageResult
 from parity.errors import SideError
 from parity.faults.fault import KINDS, Fault, Patient
+from parity.faults.judging import Changes, explains
 from parity.faults.memory import RememberedSide
 from parity.faults.score import Outcome, Score, said
 from parity.traces import Trace
 
 Progress = Callable[[str, str], None]
 TRIES = 3  # sites of a kind that are looked at for one at which the fault changes a number
+SHOWN = 300  # characters of an expected point that an outcome keeps; some name hundreds of parameters
 _TRAINED = ("step", "trajectory")
 REACH = {
     "weights": ("weights", "forward", "forward_train", "gradients", *_TRAINED),
@@ -64,7 +64,7 @@ class Ward:
         if not self.bench.failure:
             self.bench.reference = RememberedSide(self.bench.reference)
         self.clean: dict[str, bytes] = {}
-        self._own: dict[str, Callable[[], Trace]] = {}
+        self.changes = Changes(self.bench)
         self._reference_forward: Callable[[], Trace] | None = None
         self.healthy = self._check()
         score.clean += 1
@@ -90,9 +90,6 @@ class Ward:
                 self.score.alarms.append(f"{self.case.name}, seed {self.seed}: {said(result)}")
                 return False
             self.clean.update({name: value for name, value in self._numbers().items() if name not in self.clean})
-            for name in ("forward", "forward_train"):  # what `_first_changed` looks at
-                if ("port", name) in bench.traces and name not in self._own:
-                    self._own[name] = bench.reference.spool.put(bench.traces["port", name])
             if stage == "forward_train" and not result.reason:
                 self._reference_forward = bench.reference.spool.put(bench.traces["reference", stage])
             for name in _TRAINED:
@@ -100,6 +97,7 @@ class Ward:
                     bench.traces.pop((side, name), None)
             _trim()
         bench.traces.clear()
+        self.score.versions.update(bench.versions())
         return True
 
     def _rehearse(self) -> None:
@@ -155,6 +153,7 @@ class Ward:
         bench = self.bench
         bench.plan = self.plan
         bench.traces.clear()
+        self.changes.begin()
         try:
             with fault.planted(self.patient):
                 first, changed = self._first_failure(fault)
@@ -194,21 +193,10 @@ class Ward:
         text = "" if result.first is None else result.first.text
         outcome.verdict, outcome.stage, outcome.point = "caught", result.stage, point
         outcome.cause = f"{result.cause or result.crash} [{text}]"
-        outcome.expected = fault.point or re.escape(self._first_changed(result.stage))
-        outcome.localised = fault.expects(result.stage) and bool(re.fullmatch(outcome.expected, point))
-        cause = result.cause if fault.begins != "weights" else f"{result.cause} {text}"
-        outcome.explained = all(re.search(word, cause, re.IGNORECASE) for word in fault.words)
-
-    def _first_changed(self, stage: str) -> str:
-        """The first point, in the reference's order, that the fault changed a number of."""
-        if stage not in self._own:
-            return ""
-        changed, own = self.bench.traces["port", stage], self._own[stage]()
-        order = self.bench.translated(self.bench.traces["reference", stage]).points
-        for name in order:
-            if name in own.points and (name not in changed.points or not _same(own.points[name], changed.points[name])):
-                return name
-        return ""
+        expected = fault.point or re.escape(self.changes.first.get(result.stage, ""))
+        outcome.expected = expected if len(expected) <= SHOWN else f"{expected[:SHOWN]}..."
+        outcome.localised = fault.expects(result.stage) and bool(point and re.fullmatch(expected, point))
+        outcome.explained = explains(result.cause, fault.words)
 
     def _numbers(self) -> dict[str, bytes]:
         """Digests of what the port has computed, by stage."""
@@ -250,10 +238,6 @@ def _trim() -> None:
         ctypes.CDLL(None).malloc_trim(0)
     except (OSError, AttributeError):
         pass
-
-
-def _same(one: Any, other: Any) -> bool:
-    return one.shape == other.shape and np.array_equal(one, other)
 
 
 def _digest(trace: Trace) -> bytes:

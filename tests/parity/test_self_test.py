@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 
 import pytest
 
@@ -31,13 +32,23 @@ CHEAP = (
     "metric-by-image",
     "metric-dice",
     "metric-ignored",
+    "gradient-scaled",
+    "loss-detached",
+    "data-bgr",
+    "data-draw-ignored",
+    "data-reduce-zero",
+    "pred-argmin",
+    "rate-multiplier-squared",
+    "regularizer-own",
+    "gradients-kept",
+    "pool-padding",
 )
 
 
 @pytest.fixture(scope="module")
 def ward(small_case):
     score = Score()
-    ward = Ward(smaller(small_case, None), 0, score)
+    ward = Ward(smaller(small_case, (64, 96)), 0, score)  # even: an odd size hides some mistakes
     assert ward.healthy, score.alarms
     yield ward
     ward.close()
@@ -46,7 +57,7 @@ def ward(small_case):
 @pytest.mark.parametrize("name", CHEAP)
 def test_a_planted_fault_is_caught_localised_and_explained(name, ward):
     del ward.score.outcomes[:]
-    ward.plant_kind(name, ward.places([name])[name], 1, lambda case, what: None)
+    assert ward.plant_kind(name, ward.places([name])[name], 1, lambda case, what: None) == 1
     for outcome in ward.score.outcomes:
         assert outcome.verdict == "equivalent" or (
             outcome.verdict == "caught",
@@ -111,13 +122,40 @@ def outcome(kind, verdict, *, localised=True, explained=True):
     return Outcome("case", 0, kind, "site", verdict, localised, explained)
 
 
+ELSEWHERE = ("data-bgr", "metric-dice", "decay-missing", "rate-multiplier", "loss-weight", "gradient-scaled")
+
+
+@pytest.mark.parametrize("name", ELSEWHERE)
+def test_a_fault_with_a_place_expects_no_point_of_another_place(name, ward):
+    fault = ward.places([name])[name][0]
+    others = {
+        "data-bgr": "0/label",
+        "metric-dice": "cityscapes_semantic/accuracy",
+        "decay-missing": "1/optimizer/nowhere.weight.velocity",
+        "rate-multiplier": "1/learning_rate/nowhere.weight",
+        "loss-weight": "d_semantic",
+        "gradient-scaled": "nowhere.weight",
+    }
+    assert fault.point and not re.fullmatch(fault.point, others[name])
+
+
+def test_a_fault_that_no_point_is_named_after_has_to_be_found_at_the_first_it_changes(ward):
+    fault = ward.places(["momentum"])["momentum"][0]
+    outcome = ward.plant(fault)
+    first = "2/optimizer/cp.backbone.features.0.conv.weight.velocity"
+    assert fault.point == "" and outcome.expected == re.escape(first)
+    assert outcome.localised
+
+
 def test_equivalent_faults_are_not_counted_and_unplanted_ones_are_reported():
     score = Score([outcome("bn-epsilon", "caught"), outcome("bn-epsilon", "equivalent", localised=False)], clean=3)
     assert score.rate("caught") == (1, 1) and score.passed
     score.outcomes.append(outcome("relu6", "missed", localised=False, explained=False))
     assert score.rate("localised") == (1, 2) and not score.passed
     score.outcomes.append(outcome("relu6", "not planted", localised=False))
+    score.versions, score.sizes = {"torch": "2.0"}, {"case": (65, 129)}
     said = "\n".join(command.lines(score))
+    assert "seed 0, 1 runs of each correct port" in said and "case 65 x 129" in said and "torch 2.0" in said
     assert "MISSED: case, relu6 at site" in said and "NOT PLANTED" in said
     assert said.endswith(
         "caught 1 of 2 (50 %), localised 1 of 2 (50 %), explained 1 of 2 (50 %), 1 equivalent, false"

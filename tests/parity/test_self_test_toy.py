@@ -252,3 +252,69 @@ def test_faults_are_planted_at_the_smallest_size_that_determines_the_numbers(siz
     images = {"image": inputs.image(2), "label": inputs.labels(2, 6)}
     case = Case(name="normed", reference=side, port=side, inputs=images, size=sizes[1], extra_sizes=sizes[:1])
     assert smallest(case, 0) == chosen
+
+
+def reference_activated():
+    from torch import nn
+
+    class Activated(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.stem = nn.Conv2d(3, 8, 3, padding=1)
+            self.act = nn.GELU()
+            self.pool = nn.AvgPool2d(3, 2, 1)
+            self.drop = nn.Dropout(0.1)
+            self.head = nn.Conv2d(8, 2, 1)
+
+        def forward(self, image):
+            x = self.head(self.drop(self.pool(self.act(self.stem(image)))))
+            return {"map": x, "points": x}
+
+    return Activated()
+
+
+def port_activated():
+    from paddle import nn
+
+    class Activated(nn.Layer):
+        def __init__(self):
+            super().__init__()
+            self.stem = nn.Conv2D(3, 8, 3, padding=1)
+            self.act = nn.GELU()
+            self.pool = nn.AvgPool2D(3, 2, 1, exclusive=False)
+            self.drop = nn.Dropout(0.1)
+            self.head = nn.Conv2D(8, 2, 1)
+
+        def forward(self, image):
+            x = self.head(self.drop(self.pool(self.act(self.stem(image)))))
+            return {"map": x, "points": x}
+
+    return Activated()
+
+
+ACTIVATED = Case(
+    name="activated",
+    reference=Side(reference_activated, losses),
+    port=Side(port_activated, losses),
+    inputs={"image": inputs.image(2), "label": inputs.labels(2, 6)},
+    size=(16, 24),
+)
+
+
+@pytest.fixture(scope="module")
+def activated():
+    score = Score()
+    ward = Ward(ACTIVATED, 0, score)
+    assert ward.healthy, score.alarms
+    yield ward
+    ward.close()
+
+
+@pytest.mark.parametrize(
+    "name", ["gelu-tanh", "pool-padding", "pool-exclusive", "dropout-channels", "conv-bias-dropped"]
+)
+def test_settings_of_layers_that_no_model_of_the_zoo_may_have(name, activated):
+    del activated.score.outcomes[:]
+    assert activated.plant_kind(name, activated.places([name])[name], 1, lambda case, what: None) == 1
+    outcome = activated.score.outcomes[-1]
+    assert (outcome.verdict, outcome.localised, outcome.explained) == ("caught", True, True), outcome

@@ -8,8 +8,11 @@ import numpy as np
 import pytest
 
 from parity import Case, inputs
-from parity.faults import KINDS, command
+from parity.diagnose import NOTHING
+from parity.errors import CaseError
+from parity.faults import KINDS, command, self_test
 from parity.faults.dealing import Deal, family_of
+from parity.faults.judging import GENERIC, explains
 from parity.faults.memory import ON_DISK, RememberedSide, Spool
 from parity.faults.score import Outcome, Score
 from parity.traces import Trace
@@ -247,3 +250,162 @@ def test_kinds_planted_elsewhere_are_listed():
         "one: 2 kinds were planted in another case" in line
         for line in command.lines(Score(elsewhere={"one": ["a", "b"]}))
     )
+
+
+def outcomes(**counts):
+    """That many outcomes of each sort."""
+    sorts = {
+        "found": Outcome("one", 0, "relu6", "x", "caught", True, True),
+        "unexplained": Outcome("one", 0, "relu6", "x", "caught", True, False),
+        "unlocalised": Outcome("one", 0, "relu6", "x", "caught", False, True),
+        "missed": Outcome("one", 0, "relu6", "x", "missed", True, True),
+        "not_planted": Outcome("one", 0, "relu6", "x", "not planted"),
+        "equivalent": Outcome("one", 0, "relu6", "x", "equivalent"),
+    }
+    return [sorts[name] for name, count in counts.items() for _ in range(count)]
+
+
+@pytest.mark.parametrize(
+    ("counts", "passed"),
+    [
+        ({"found": 100}, True),
+        ({"found": 90, "unexplained": 10}, True),
+        ({"found": 89, "unexplained": 11}, False),
+        ({"found": 95, "unlocalised": 5}, True),
+        ({"found": 94, "unlocalised": 6}, False),
+        ({"found": 99, "missed": 1}, False),
+        ({"found": 99, "not_planted": 1}, False),
+        ({"found": 1, "equivalent": 99}, True),
+        ({"equivalent": 1}, False),
+        ({}, False),
+    ],
+)
+def test_a_self_test_passes_if_its_goals_are_met_and_everything_was_planted(counts, passed):
+    score = Score(outcomes(**counts))
+    assert score.passed is passed and score.to_dict()["passed"] is passed
+    assert bool(score.problems) is not passed
+
+
+def test_a_false_alarm_fails_a_score_that_meets_its_goals():
+    assert Score(outcomes(found=3), alarms=["one, seed 0: x"]).problems == ["1 false alarms"]
+
+
+def test_a_score_says_what_its_numbers_depend_on():
+    score = Score(outcomes(found=1), seed=4, seeds=2, sites=3, sizes={"one": (65, 129)}, versions={"torch": "2.0"})
+    data = score.to_dict()
+    assert (data["seed"], data["seeds"], data["sites"]) == (4, 2, 3)
+    assert (data["sizes"], data["versions"]) == ({"one": [65, 129]}, {"torch": "2.0"})
+    said = command.lines(score)
+    assert "seed 4, 2 runs of each correct port, 3 fault(s) of each kind and case" in said
+    assert "sizes: one 65 x 129" in said and "versions: torch 2.0" in said
+
+
+@pytest.mark.parametrize("name", ["seeds", "sites"])
+@pytest.mark.parametrize("count", [0, -3])
+def test_fewer_than_one_run_or_place_is_refused(name, count):
+    with pytest.raises(CaseError, match=rf"--{name} {count}: expected a positive number"):
+        self_test([], **{name: count})
+
+
+# --- what counts as an explanation ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("cause", "words", "explained"),
+    [
+        ("conv is set differently: stride 2, reference 1", ("stride 2, reference 1",), True),
+        ("conv is set differently: stride 2, reference 1", ("padding",), False),
+        (f"the input of conv.bias differs; {NOTHING}", ("bias",), False),
+        (
+            "losses and rates agree, so weight decay, clipping, momentum, or the group they apply to differs",
+            ("clip",),
+            False,
+        ),
+        (
+            "momentum 0.95, reference 0.9 (both sides got the reference's outputs and the same targets)",
+            ("targets",),
+            False,
+        ),
+        (
+            "the losses of the first 2 steps agree and those of step 3 do not, so step 2 updated differently: an"
+            " accumulator or other state of the optimizer was lost",
+            ("accumulator",),
+            False,
+        ),
+        ("its stride; the diagnosis raised KeyError: 'x'", ("stride",), False),
+        ("", (), False),
+    ],
+)
+def test_a_cause_explains_a_fault_only_if_it_names_it(cause, words, explained):
+    assert explains(cause, words) is explained
+
+
+def test_the_generic_sentences_of_the_diagnosis_are_known():
+    assert len(GENERIC) > 6
+
+
+def test_every_kind_has_places_or_says_what_a_case_would_need():
+    absent = [kind for kind in KINDS.values() if kind.needs]
+    assert len(absent) > 15 and len(KINDS) - len(absent) > 140
+    assert all(kind.text and not list(kind.sites(None)) for kind in absent)
+
+
+# The mistakes that porting guides, issues of both frameworks and other checkers' tests name, and their kinds here.
+KNOWN_MISTAKES = {
+    "a square linear weight that is not transposed": "weight-transposed",
+    "a linear layer stored as a 1x1 convolution": "linear-as-conv",
+    "q, k and v split in another order": "attention-parts merged-outputs merged-inputs merged-split",
+    "running statistics that are not loaded": "statistics-not-loaded",
+    "tensors exchanged": "statistics-exchanged weights-exchanged weights-loaded-by-order",
+    "initialisation after loading": "init-after-loading",
+    "epsilon of a batch norm": "bn-epsilon bn-epsilon-slightly frozen-epsilon",
+    "momentum of a batch norm copied": "bn-momentum",
+    "running variance biased or not": "bn-variance",
+    "frozen batch norms": "bn-not-frozen bn-frozen frozen-updated frozen-trainable",
+    "InstanceNorm that learns": "instance-norm-affine",
+    "epsilon of other norms, groups": "gn-epsilon gn-groups",
+    "GELU by tanh": "gelu-tanh",
+    "activations": "relu-missing relu6 leaky-relu relu-doubled sigmoid-doubled function-missing",
+    "slope of hardsigmoid": "hardsigmoid-slope",
+    "average pooling counts its padding": "pool-exclusive",
+    "asymmetric padding": "pool-padding conv-padding conv-same conv-no-padding",
+    "ceil_mode": "pool-ceil",
+    "dilation and stride": "conv-dilation conv-stride",
+    "align_corners and align_mode": "resize-corners resize-align-mode resize-nearest resize-bilinear",
+    "size as (width, height)": "resize-size",
+    "grid_sample": "points-corners points-border points-nearest points-xy points-range",
+    "scatter and indexing": "scatter-rows index-axis",
+    "topk": "topk-smallest topk-ties points-certain points-number",
+    "dropout": "dropout-on dropout-rate dropout-mode dropout-channels drop-path",
+    "outputs": "classes-exchanged output-flipped outputs-exchanged output-missing output-offset-order",
+    "axis of cross_entropy": "loss-axis softmax-axis softmax-doubled",
+    "ignored pixels": "ignore-index ignored-counted loss-mean-all loss-all-ignored smoothing-ignored label-smoothing",
+    "class weights": "class-weights-mean class-weight-dropped",
+    "hard pixels": "ohem-kept ohem-threshold loss-per-image hard-ratio",
+    "weights of losses": "loss-weight loss-sum loss-per-batch loss-missing losses-exchanged",
+    "smooth L1": "smooth-l1-delta",
+    "labels at points": "points-label",
+    "gradients cut, scaled or not": "detached detach-missing gradient-scaled loss-detached",
+    "frozen parameters": "frozen not-frozen untrained",
+    "decay of norms and biases, groups": "decay-on-norms decay-missing decay-doubled regularizer-own",
+    "multipliers of the rate": "rate-multiplier rate-multiplier-squared",
+    "momentum": "sgd-plain momentum nesterov accumulators-forgotten gradients-kept",
+    "Adam": "adam-decoupled adam-beta1 adam-beta2 adam-epsilon",
+    "clipping": "clip-added clip-missing clip-per-tensor clip-before-unscale",
+    "schedules": "schedule-power schedule-end schedule-per-epoch schedule-ahead schedule-base",
+    "warm-up": "warmup-start warmup-missing warmup-kind",
+    "gradient accumulation": "accumulation-sum",
+    "pixels": "data-bgr data-scale data-statistics-half data-statistics-order data-std-missing data-resize-cv2",
+    "labels": "data-reduce-zero data-label-shift data-ignore-0 data-label-interpolated",
+    "IoU by image": "metric-by-image metric-ignored metric-dice",
+    "windows, flips and last batches": "evaluation-windows",
+    "initial values": "initial-default initial-fan initial-bias initial-scale",
+    "several processes": "sync-bn",
+    "averages of weights": "ema-decay ema-buffers ema-start",
+    "right ports that are written otherwise": "rewritten",
+}
+
+
+@pytest.mark.parametrize("mistake", KNOWN_MISTAKES)
+def test_every_known_mistake_is_planted_or_named_as_missing(mistake):
+    assert not set(KNOWN_MISTAKES[mistake].split()) - set(KINDS)
