@@ -38,7 +38,7 @@ def cause(bench: Any, result: StageResult) -> str:
     if finding is None:
         return result.cause
     explain = (_BY_STAGE_APART if isinstance(bench.port, RemoteSide) else _BY_STAGE).get(result.stage)
-    if explain is None:
+    if explain is None or _ended_in_crash(bench, result.stage, finding):
         return result.cause
     try:
         if result.stage != "weights":
@@ -47,6 +47,12 @@ def cause(bench: Any, result: StageResult) -> str:
         return found or explain(bench, finding) or result.cause or NOTHING
     except Exception as error:
         return f"{result.cause or NOTHING}; the diagnosis raised {type(error).__name__}: {error}"
+
+
+def _ended_in_crash(bench: Any, stage: str, finding: Finding) -> bool:
+    """Whether a point of training is missing because the port raised: the message is all that is known."""
+    trace = bench.traces.get(("port", stage)) if stage in ("step", "trajectory") else None
+    return finding.verdict == "missing" and trace is not None and "crash" in trace.meta
 
 
 def explain(
@@ -141,7 +147,7 @@ def _rounding(bench: Any, finding: Finding) -> str:
 
 def _weights(bench: Any, finding: Finding) -> str:
     if bench.plan is None or finding.point == "weights/plan":
-        return carried.explain_plan(finding.text, bench.reference, bench.port)
+        return carried.explain_plan(finding.text, bench.reference, bench.port, bench.case.weights)
     return carried.explain(finding, bench.plan, bench.plan.forward(bench.initial), bench.port.state())
 
 

@@ -15,7 +15,7 @@ import numpy as np
 import paddle
 from paddle import nn
 
-from parity import paddle_float64
+from parity import paddle_float64, settings
 from parity.case import Schedule, Side
 from parity.model_side import INITIAL_SEED, ModelSide
 from parity.traces import Trace, digested
@@ -23,6 +23,7 @@ from parity.weights import PortTensor
 
 _BATCH_NORMS = nn.layer.norm._BatchNormBase
 _BUFFERS = {"_mean": "running_mean", "_variance": "running_var"}
+_PARAMETERS = ((nn.layer.norm._InstanceNormBase, {"scale": "weight"}), (nn.PReLU, {"_weight": "weight"}))
 _ACCUMULATORS = ("velocity", "moment1", "moment2")
 _DROPOUTS = (nn.Dropout, nn.Dropout2D, nn.Dropout3D, nn.AlphaDropout)
 
@@ -80,6 +81,8 @@ class PaddleSide(ModelSide):
             layer, shape = layers[path], tuple(value.shape)
             if attribute in _BUFFERS and _has_statistics(layer):
                 tensors.append(PortTensor(name, _torch_name(name), shape))
+            elif attribute in _renamed(layer):
+                tensors.append(PortTensor(name, _spelled(layer, name), shape))
             elif isinstance(layer, nn.Linear) and attribute == "weight":
                 tensors.append(PortTensor(name, name, shape[::-1], transposed=True))
             else:
@@ -177,7 +180,8 @@ class PaddleSide(ModelSide):
     def attributes(self, path: str) -> dict[str, Any]:
         """As `TorchSide.attributes`."""
         layer = dict(self.model.named_sublayers())[path]
-        if isinstance(layer, nn.Conv2D):
+        if isinstance(layer, (nn.Conv2D, nn.Conv2DTranspose)):
+            transposed = isinstance(layer, nn.Conv2DTranspose)
             return {
                 "kernel_size": _pair(layer._kernel_size),
                 "stride": _pair(layer._stride),
@@ -186,6 +190,7 @@ class PaddleSide(ModelSide):
                 "groups": layer._groups,
                 "bias": layer.bias is not None,
                 "padding_mode": layer._padding_mode,
+                **({"output_padding": _pair(layer.output_padding)} if transposed else {}),
             }
         if isinstance(layer, (nn.MaxPool2D, nn.AvgPool2D)):
             kernel = layer.ksize if hasattr(layer, "ksize") else layer.kernel_size
@@ -203,7 +208,7 @@ class PaddleSide(ModelSide):
             return {"epsilon": float(np.float32(layer._epsilon))}
         if _has_statistics(layer) and hasattr(layer, "epsilon"):  # frozen
             return {"epsilon": float(layer.epsilon)}
-        return {}
+        return settings.read(layer, settings.PADDLE)
 
     def replay(self, path: str, inputs: Sequence[np.ndarray], *, train: bool) -> np.ndarray:
         """As `TorchSide.replay`."""
@@ -241,10 +246,16 @@ class PaddleSide(ModelSide):
         return losses
 
     def _named_parameters(self) -> dict[str, paddle.Tensor]:
-        named = {name: p for name, p in self.model.named_parameters() if not _is_statistic(name)}
+        named = self._model_parameters()
         if self._training and isinstance(self._training[0], nn.Layer):
             named.update({f"losses.{name}": p for name, p in self._training[0].named_parameters()})
         return named
+
+    def _model_parameters(self) -> dict[str, paddle.Tensor]:
+        """What learns, or could, as torch spells it."""
+        layers = _all_paths(self.model)
+        named = {name: p for name, p in self.model.named_parameters() if not _is_statistic(name)}
+        return {_spelled(layers[name.rpartition(".")[0]], name): p for name, p in named.items()}
 
     def _linear_weights(self) -> set[str]:
         return {f"{p}.weight" for p, layer in self.model.named_sublayers() if isinstance(layer, nn.Linear)}
@@ -270,8 +281,7 @@ class PaddleSide(ModelSide):
         self, trace: Trace, fired: Sequence[tuple[str, int, np.ndarray]], inputs: Sequence[paddle.Tensor]
     ) -> None:
         linear = self._linear_weights()
-        parameters = {name: p for name, p in self.model.named_parameters() if not _is_statistic(name)}
-        gradients = {name: self._gradient(parameter) for name, parameter in parameters.items()}
+        gradients = {name: self._gradient(parameter) for name, parameter in self._model_parameters().items()}
         gradients = {name: value.T if name in linear else value for name, value in gradients.items()}
         for path, gradient in _last_call_first(fired):
             trace.add(f"gradient/{path}.output", gradient)
@@ -352,6 +362,17 @@ def _torch_name(name: str) -> str:
     """Of a running statistic."""
     path, _, attribute = name.rpartition(".")
     return f"{path}.{_BUFFERS.get(attribute, attribute)}" if path else _BUFFERS.get(attribute, attribute)
+
+
+def _renamed(layer: nn.Layer) -> dict[str, str]:
+    """Paddle's name -> torch's, of the parameters of this layer that the two call differently."""
+    return next((names for kind, names in _PARAMETERS if isinstance(layer, kind)), {})
+
+
+def _spelled(layer: nn.Layer, name: str) -> str:
+    """A parameter's name in torch's spelling."""
+    path, dot, attribute = name.rpartition(".")
+    return f"{path}{dot}{_renamed(layer).get(attribute, attribute)}"
 
 
 def _optimized(inner: Any) -> list[paddle.Tensor]:

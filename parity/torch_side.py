@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from parity import settings
 from parity.case import Schedule, Side
 from parity.model_side import INITIAL_SEED, ModelSide
 from parity.torch_hooks import (
@@ -245,7 +246,7 @@ class TorchSide(ModelSide):
     def attributes(self, path: str) -> dict[str, Any]:
         """What a leaf module is set to, in the words both sides share; {} for a type without known attributes."""
         module = self.model.get_submodule(path)
-        if isinstance(module, (nn.Conv2d, nn.MaxPool2d, nn.AvgPool2d)):
+        if isinstance(module, (nn.Conv2d, nn.ConvTranspose2d, nn.MaxPool2d, nn.AvgPool2d)):
             return _window_attributes(module)
         if tracks(module):
             return {"epsilon": float(module.eps), "momentum": float(module.momentum)}
@@ -255,7 +256,7 @@ class TorchSide(ModelSide):
             return {"epsilon": float(module.eps)}
         if has_statistics(module) and hasattr(module, "eps"):  # frozen
             return {"epsilon": float(module.eps)}
-        return {}
+        return settings.read(module, settings.TORCH)
 
     def replay(self, path: str, inputs: Sequence[np.ndarray], *, train: bool) -> np.ndarray:
         """Output of one leaf module on given inputs."""
@@ -405,13 +406,13 @@ def _round_groups(optimizer: torch.optim.Optimizer, *_: Any) -> None:
 
 
 def _window_attributes(module: nn.Module) -> dict[str, Any]:
-    def pair(value: Any) -> tuple[int, int]:
-        return (value, value) if isinstance(value, (int, str)) else tuple(value)
-
+    pair = settings.pair
     attributes = {key: pair(getattr(module, key)) for key in ("kernel_size", "stride", "padding")}
-    if isinstance(module, nn.Conv2d):
+    if isinstance(module, (nn.Conv2d, nn.ConvTranspose2d)):
         attributes.update(dilation=pair(module.dilation), groups=module.groups, bias=module.bias is not None)
         attributes["padding_mode"] = module.padding_mode
+        if isinstance(module, nn.ConvTranspose2d):
+            attributes["output_padding"] = pair(module.output_padding)
     else:
         attributes["ceil_mode"] = module.ceil_mode
         if isinstance(module, nn.AvgPool2d):

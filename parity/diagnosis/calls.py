@@ -7,8 +7,10 @@ layer calls inside itself is the layer's business and is not recorded.
 
 from __future__ import annotations
 
+import ast
 import functools
 import inspect
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
@@ -18,7 +20,7 @@ import numpy as np
 
 _FUNCTIONAL = (
     "interpolate upsample relu relu6 leaky_relu sigmoid softmax gelu silu hardswish avg_pool2d max_pool2d"
-    " adaptive_avg_pool2d adaptive_max_pool2d pad grid_sample dropout conv2d batch_norm"
+    " adaptive_avg_pool2d adaptive_max_pool2d pad grid_sample dropout conv2d batch_norm hardsigmoid elu softplus"
 ).split()
 _TENSOR = "concat mean max add multiply clip matmul split transpose abs topk".split()
 _KINDS = {
@@ -37,8 +39,10 @@ _KINDS = {
     "__radd__": "add",
     "amax": "max",
 }
-_DEFAULTS = {"align_mode": 0, "exclusive": True, "ceil_mode": False, "align_corners": False}
+_DEFAULTS = {"align_mode": 0, "exclusive": True, "ceil_mode": False, "align_corners": False, "value": 0.0}
 _SHARED = {"dim": "axis", "count_include_pad": "counts_padding"}
+_PAIRS = ("kernel_size", "stride", "padding", "dilation", "output_size", "size")
+_RESIZE = ("mode", "align_corners", "align_mode", "size", "scale_factor", "recompute_scale_factor")
 
 
 @dataclass
@@ -289,6 +293,8 @@ def _keep(seen: Pass, watch: Watch, name: str, arguments: Any, result: Any, is_t
             tensors += value
         elif isinstance(value, (int, float, str, bool)) or value is None:
             settings[key] = value
+        elif isinstance(value, (tuple, list)) and all(isinstance(item, (int, float)) for item in value):
+            settings[key] = tuple(value)
     where = watch.stack[-2] if watch.stack[-1] == _FUNCTION else watch.stack[-1]
     kind = _KINDS.get(name, name)
     seen.calls.append(
@@ -303,25 +309,74 @@ def _first(result: Any) -> Any:
 
 def _bound(function: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> dict[str, Any]:
     try:
-        bound = inspect.signature(function).bind(*args, **kwargs)
-    except (TypeError, ValueError):  # a builtin shows no signature
-        return {**{str(index): value for index, value in enumerate(args)}, **kwargs}
+        signature = inspect.signature(function)
+        if list(signature.parameters) == ["args", "kwargs"]:  # a dispatcher
+            raise ValueError
+        bound = signature.bind(*args, **kwargs)
+    except (TypeError, ValueError):  # a builtin shows its signature in its text only
+        bound = _documented(function, args, kwargs)
+        if bound is None:
+            return {**{str(index): value for index, value in enumerate(args)}, **kwargs}
     bound.apply_defaults()
     return dict(bound.arguments)
+
+
+def _documented(function: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> inspect.BoundArguments | None:
+    """The arguments by the names in the first line of a torch function's text, "topk(input, k, dim=None, ...)"."""
+    import torch.nn.functional as F
+
+    name = getattr(function, "__name__", "")
+    text = function.__doc__ or getattr(getattr(F, name, None), "__doc__", None) or ""
+    line = next((line.strip() for line in text.splitlines() if line.strip()), "")
+    method = type(function).__name__ == "method_descriptor"
+    head = re.match(rf"{re.escape(name)}\((.*?)\)( ->|$)", line)
+    if head is None:
+        return None
+    try:
+        shown = ast.parse(f"def f({'self, ' if method else ''}{head[1]}): pass").body[0].args
+        required = len(shown.args) - len(shown.defaults)
+        kinds = [(a.arg, inspect.Parameter.POSITIONAL_OR_KEYWORD) for a in shown.args]
+        kinds += [(a.arg, inspect.Parameter.KEYWORD_ONLY) for a in shown.kwonlyargs]
+        defaults = [inspect.Parameter.empty] * required + [ast.literal_eval(v) for v in shown.defaults]
+        defaults += [None if v is None else ast.literal_eval(v) for v in shown.kw_defaults]
+        parameters = [inspect.Parameter(n, kind, default=d) for (n, kind), d in zip(kinds, defaults)]
+        return inspect.Signature(parameters).bind(*args, **kwargs)
+    except (SyntaxError, TypeError, ValueError):
+        return None
 
 
 def _shared(kind: str, settings: Mapping[str, Any]) -> dict[str, Any]:
     """Settings in the words both sides share; None where a side leaves a default."""
     shared = {_SHARED.get(key, key): value for key, value in settings.items()}
     if kind == "resize":
-        shared = {key: shared.get(key) for key in ("mode", "align_corners", "align_mode")}
-        shared["mode"] = str(shared["mode"]).lower()
-        if shared["mode"] == "nearest":
-            shared.pop("align_corners"), shared.pop("align_mode")
+        shared = _shared_resize(shared)
     elif kind == "concat":
         shared = {}
-    elif kind == "topk":  # torch's is a builtin that names no argument
-        shared = {"k": shared.get("k", shared.get("1"))}
+    elif kind == "topk":
+        k, axis, largest = shared.get("k", shared.get("1")), shared.get("axis"), shared.get("largest", True)
+        shared = {"k": k, "axis": -1 if axis is None else axis, "largest": largest}
+    elif kind == "gelu":
+        shared = {"approximate": shared.get("approximate") in (True, "tanh")}
+    elif kind == "hardsigmoid":
+        shared = {"slope": shared.get("slope", 1.0 / 6.0), "offset": shared.get("offset", 0.5)}
     elif kind == "average pool" and "exclusive" in shared:
         shared["counts_padding"] = not shared.pop("exclusive")
+    if kind.endswith("pool") and shared.get("stride") is None and "kernel_size" in shared:
+        shared["stride"] = shared["kernel_size"]
+    for key in _PAIRS:
+        if isinstance(shared.get(key), int):
+            shared[key] = (shared[key],) * 2
     return {key: _DEFAULTS.get(key) if value is None else value for key, value in shared.items()}
+
+
+def _shared_resize(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Of a size and a factor, of which one is enough, there is what the call names."""
+    shared = {key: settings.get(key) for key in _RESIZE}
+    shared["mode"] = str(shared["mode"]).lower()
+    shared["recompute_scale_factor"] = bool(shared["recompute_scale_factor"])
+    factor = shared["scale_factor"]
+    shared["scale_factor"] = (float(factor),) * 2 if isinstance(factor, (int, float)) else factor
+    named = {key: value for key, value in shared.items() if value is not None or key not in ("size", "scale_factor")}
+    if named["mode"] == "nearest":
+        del named["align_corners"], named["align_mode"]
+    return named

@@ -34,18 +34,20 @@ def explain(finding: Finding, own: Arrays, recorded: Digests) -> str:
     if name not in own or name not in recorded:
         return f"only one side makes {name}"
     wrong = [n for n in own if n in recorded and not _agrees(own[n], recorded[n])]
+    if name not in wrong:
+        return ""
     where = f"{len(wrong)} of {len(own)} points differ, first {name}"
     array, truth = own[name], recorded[name]
-    for text, change in _image_changes(array) if array.ndim == 3 else _label_changes():
+    for text, change in _changes(name, array):
         if _agrees(change(array), truth):
             others = sum(_agrees(change(own[n]), recorded[n]) for n in wrong if own[n].ndim == array.ndim)
             return f"{text}: so changed, {others} of the differing points agree with upstream ({where})"
     if array.ndim == 3 and array.shape == truth[0]:
-        affine = _affine(array, truth[1])
+        affine = _affine(array, truth[1], _noun(name, array))
         if affine:
             return f"{affine} ({where})"
     if array.ndim == 2 and array.shape == truth[0]:
-        return _label_values(array, truth[1], where)
+        return f"{_label_values(array, truth[1])} ({where})"
     return f"no known change of {name} gives upstream's ({where}): an interpolation, a crop, or a draw; no cause found"
 
 
@@ -62,30 +64,35 @@ def _close(own: np.ndarray, numbers: np.ndarray) -> bool:
 Change = tuple[str, Callable[[np.ndarray], np.ndarray]]
 
 
-def _image_changes(array: np.ndarray) -> Iterator[Change]:
-    yield "the image has its channels reversed (BGR for RGB)", lambda x: x[::-1]
-    yield "the image is mirrored", lambda x: x[..., ::-1]
-    yield "the image is upside down", lambda x: x[..., ::-1, :]
-    yield "the image is 255 times upstream's: it is not divided by 255", lambda x: x / 255.0
-    yield "the image is a 255th of upstream's: it is divided by 255 twice", lambda x: x * 255.0
-    for axis, name in ((-1, "columns"), (-2, "rows")):
+def _noun(name: str, array: np.ndarray) -> str:
+    """What an array is called: an image has three channels, others may be heatmaps or offsets."""
+    if array.ndim != 3:
+        return "the label"
+    return "the image" if array.shape[0] == 3 and "offset" not in name else name.rpartition("/")[2]
+
+
+def _changes(name: str, array: np.ndarray) -> Iterator[Change]:
+    noun = _noun(name, array)
+    if noun == "the image":
+        yield "the image has its channels reversed (BGR for RGB)", lambda x: x[::-1]
+    elif array.ndim == 3 and len(array) > 1:
+        yield f"{noun} has its {len(array)} channels in reverse order (such as y and x)", lambda x: x[::-1]
+    if array.ndim == 3:
+        yield f"{noun} is 255 times upstream's: it is not divided by 255", lambda x: x / 255.0
+        yield f"{noun} is a 255th of upstream's: it is divided by 255 twice", lambda x: x * 255.0
+    else:
+        kept = lambda x, y: np.where(x == IGNORED, x, y)  # noqa: E731
+        yield "label ids are one more than upstream's", lambda x: kept(x, x - 1)
+        yield "label ids are one less than upstream's (or ignored 0)", lambda x: kept(x, x + 1)
+    yield f"{noun} is mirrored", lambda x: x[..., ::-1]
+    yield f"{noun} is upside down", lambda x: x[..., ::-1, :]
+    for axis, lines in ((-1, "columns"), (-2, "rows")):
         for step in (1, -1):
-            yield f"the image is shifted by {step} {name}", lambda x, s=step, a=axis: np.roll(x, -s, a)
+            yield f"{noun} is shifted by {step} {lines}", lambda x, s=step, a=axis: np.roll(x, -s, a)
 
 
-def _label_changes() -> Iterator[Change]:
-    kept = lambda x, y: np.where(x == IGNORED, x, y)  # noqa: E731
-    yield "label ids are one more than upstream's", lambda x: kept(x, x - 1)
-    yield "label ids are one less than upstream's (or ignored 0)", lambda x: kept(x, x + 1)
-    yield "the label is mirrored", lambda x: x[..., ::-1]
-    yield "the label is upside down", lambda x: x[..., ::-1, :]
-    for axis, name in ((-1, "columns"), (-2, "rows")):
-        for step in (1, -1):
-            yield f"the label is shifted by {step} {name}", lambda x, s=step, a=axis: np.roll(x, -s, a)
-
-
-def _affine(array: np.ndarray, numbers: np.ndarray) -> str:
-    """Whether each channel is a line of upstream's: then its mean and std are others."""
+def _affine(array: np.ndarray, numbers: np.ndarray, noun: str) -> str:
+    """Whether each channel is a line of upstream's: then an image's mean and std are others."""
     index = sample_index(array.size)
     samples, theirs = array.ravel()[index].astype(np.float64), numbers[3:]
     channel = index // (array.shape[1] * array.shape[2])
@@ -98,25 +105,61 @@ def _affine(array: np.ndarray, numbers: np.ndarray) -> str:
         if np.max(np.abs(slope * theirs[mine] + shift - samples[mine])) > 1e-4 * (1 + np.abs(samples).max()):
             return ""
         lines.append((float(slope), float(shift)))
-    said = ", ".join(f"{slope:.4g} x {shift:+.4g}" for slope, shift in lines)
+    large = 1e-6 * float(np.abs(theirs).max())
+    said = ", ".join(f"{slope:.4g} x {shift if abs(shift) > large else 0:+.4g}" for slope, shift in lines)
     which = "std" if all(abs(shift) < 1e-3 for _, shift in lines) else "mean and std"
-    return f"the image is normalised with another {which}: its channels are {said}, of upstream's x"
+    how = f"normalised with another {which}" if noun == "the image" else "scaled or moved"
+    return f"{noun} is {how}: its channels are {said}, of upstream's x"
 
 
-def _label_values(array: np.ndarray, numbers: np.ndarray, where: str) -> str:
-    own = set(np.unique(array).tolist())
-    samples = array.ravel()[sample_index(array.size)]
-    pairs = sorted({(int(a), int(b)) for a, b in zip(samples, numbers[3:]) if a != b})
+def _label_values(array: np.ndarray, numbers: np.ndarray) -> str:
+    """What the sampled pixels say: ids are mapped one by one, or they are others here and there."""
+    samples, theirs = array.ravel()[sample_index(array.size)].astype(int), numbers[3:].astype(int)
+    pairs = set(zip(theirs.tolist(), samples.tolist()))
+    changed = sorted(pair for pair in pairs if pair[0] != pair[1])
+    shown = ", ".join(f"{a} is {b}" for a, b in changed[:4]) + (", ..." if len(changed) > 4 else "")
+    own = np.unique(array).tolist()
+    if changed and len(pairs) == len({a for a, _ in pairs}) and _is_map(array, numbers, pairs):
+        text = "ids are mapped otherwise" if len(changed) > 1 else "one id is another"
+        if all(b == (IGNORED if a == 0 else a - 1) for a, b in pairs if a != IGNORED):
+            text = "ids are one less and 0 is ignored (reduce_zero_label)"
+        elif changed[-1][0] == IGNORED:
+            text = f"upstream ignores pixels ({IGNORED}) that the port gives another id"
+        return f"{text}: in every sampled pixel, upstream's {shown}"
     if numbers[1] == IGNORED and IGNORED not in own:
-        return f"upstream ignores pixels ({IGNORED}), the port none: they became another class, such as 0 ({where})"
-    unseen = [a for a, b in pairs if b not in own]
-    shown = ", ".join(f"{a} for {b}" for a, b in pairs[:4])
-    if shown and not unseen:
+        return f"upstream ignores pixels ({IGNORED}), the port none: they became other classes, such as 0"
+    share = f"in {100 * float(np.mean(samples != theirs)):.3g} % of the sampled pixels" if changed else "somewhere"
+    kinds = f" (upstream's {shown})" if shown else ""
+    blurred = _between(array.astype(int))
+    if blurred > 0.2:
         return (
-            f"label ids at single pixels are others ({shown}): the label is interpolated or placed otherwise ({where})"
+            f"label ids differ {share}{kinds}: the label is interpolated (bilinear for nearest), {100 * blurred:.0f} %"
+            " of the pixels at its edges have an id between those of both sides"
         )
-    kinds = f" ({shown})" if shown else ""
-    return f"label ids differ{kinds}: the label is interpolated (bilinear for nearest), or placed otherwise ({where})"
+    return f"label ids differ {share}{kinds}, and no mapping of ids explains it; no cause found"
+
+
+def _between(label: np.ndarray) -> float:
+    """Of the pixels at edges, the share whose id lies between those to the left and to the right; 0 for noise."""
+    left, middle, right = label[:, :-2], label[:, 1:-1], label[:, 2:]
+    edge = left != right
+    if not 0 < edge.mean() < 0.5:
+        return 0.0
+    return float(((middle - left) * (right - middle) > 0)[edge].mean())
+
+
+def _is_map(array: np.ndarray, numbers: np.ndarray, pairs: set[tuple[int, int]]) -> bool:
+    """Whether pairs (upstream's id, the port's) are a rule: undone, it gives upstream's, or samples repeat it."""
+    back = {own: theirs for theirs, own in pairs}
+    if len(back) == len(pairs):
+        undone = array.astype(int)
+        for own, theirs in back.items():
+            undone[array == own] = theirs
+        if _agrees(undone, (array.shape, numbers)):
+            return True
+    theirs = numbers[3:].astype(int)
+    ids = [a for a, b in pairs if a != b]
+    return int(np.isin(theirs, ids).sum()) - len(ids) >= 3
 
 
 def idle_transform(make: Callable[[], Arrays]) -> str:

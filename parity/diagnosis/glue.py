@@ -126,8 +126,14 @@ def _of_call(own: Call, glue: Glue, known: Known, port: Any, finding: Finding, r
     }
     if not settings:
         return _of_output(own, partner)
-    pairs = "; ".join(f"{key} {values.short(a)}, reference {values.short(b)}" for key, (a, b) in settings.items())
+    pairs = "; ".join("{} {}, reference {}".format(key, *_told_apart(a, b)) for key, (a, b) in settings.items())
     return f"the {own} is set differently: {pairs}{_what_if(own, settings, port, finding, rerun)}"
+
+
+def _told_apart(one: Any, other: Any) -> tuple[str, str]:
+    """Two values as they are printed, with more digits if they would look alike."""
+    shown = values.short(one), values.short(other)
+    return (repr(one), repr(other)) if shown[0] == shown[1] else shown
 
 
 def _of_output(own: Call, partner: Call) -> str:
@@ -154,6 +160,8 @@ def _partner(own: Call, reference: Pass) -> Call | None:
 
 def _what_if(own: Call, settings: dict[str, tuple[Any, Any]], port: Any, finding: Finding, rerun: Any) -> str:
     theirs = {key: value for key, (_, value) in settings.items()}
+    if "counts_padding" in theirs:
+        theirs["exclusive"] = not theirs.pop("counts_padding")
 
     def alter(function: Any, args: Any, kwargs: Any) -> Any:
         signature = inspect.signature(function)
@@ -163,6 +171,8 @@ def _what_if(own: Call, settings: dict[str, tuple[Any, Any]], port: Any, finding
 
     with calls.altered(port, own.number, alter):
         after = rerun()
+    if after >= finding.error and np.isfinite(after):
+        return "; but with the reference's, the difference stays"
     said = " and ".join(f"{key}={values.short(value)}" for key, value in theirs.items())
     return f"; with {said}, {values.falls(finding.error, after)}" if np.isfinite(after) else ""
 

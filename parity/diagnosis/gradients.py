@@ -63,8 +63,15 @@ def frozen_differently(traces: tuple[Trace, Trace]) -> str:
     names = [name for name in names if not name.endswith(".output") and not name.startswith("input.")]
     if not names:
         return ""
+    gone = [n for n in names if (theirs.points[n].size == 0) != (ours.points[n].size == 0)]
+    names = gone or names
     frozen = "reference" if ours.points[names[0]].any() else "port"
     shown = ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
+    if not gone:  # of a frozen parameter, Paddle may keep the zeros to which it was cleared
+        return (
+            f"{shown}: a gradient of 0 in the {frozen} only, which has frozen some (stop_gradient, requires_grad)"
+            " or passes it through what has no slope (such as round or a comparison)"
+        )
     return f"{shown}: a gradient on one side only, so the {frozen} has frozen them (stop_gradient, requires_grad)"
 
 

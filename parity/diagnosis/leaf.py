@@ -97,7 +97,7 @@ class Leaf:
         Args:
             held: the port's tensors by name, as they should be.
         """
-        if self.settings:
+        if self.settings and ("momentum" in self.settings or not self.agrees):
             return f"{self.path} is set differently: {shown(self.settings)}{self._with_theirs()}"
         if not self.received:
             return ""
@@ -112,8 +112,8 @@ class Leaf:
             return ""
         with ExitStack() as stack:
             for key, (_, expected) in self.settings.items():
-                if key in _PADDLE:
-                    _set(stack, self.layer, _PADDLE[key](expected))
+                named = _PADDLE[key](expected) if key in _PADDLE else {key: expected, f"_{key}": expected}
+                _set(stack, self.layer, named)
             replayed, _ = self._replay()
         if replayed is None:
             return ""

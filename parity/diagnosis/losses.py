@@ -47,6 +47,7 @@ def explain(
         or _factor(experiment, traces, prefix)
         or _fitted(experiment)
         or _arguments(experiment)
+        or _by_image(experiment)
         or _smoothing(experiment)
     )
 
@@ -182,51 +183,109 @@ def _comparable(value: Any, other: Any) -> bool:
 
 
 def _factor(experiment: Experiment, traces: tuple[Trace, Trace], prefix: str) -> str:
-    """A constant factor, if it is the same wherever the term was evaluated."""
-    if experiment.term.startswith("d_"):
+    """A factor that stays the same whatever the outputs are, and what it is made of."""
+    term = experiment.term
+    here = _ratio(experiment.all_expected, experiment.all_actual, term)
+    if term.startswith("d_") or here is None:
         return ""
-    factors = []
-    for name, value in traces[0].points.items():
-        own = traces[1].points.get(name)
-        if name.rpartition("/")[2] == experiment.term and own is not None and float(value) != 0.0:
-            factors.append(float(own) / float(value))
-    factors += _elsewhere(experiment) if len(factors) == 1 else []
-    if not factors or max(factors) - min(factors) > 1e-9 * abs(factors[0]):
+    elsewhere = [_elsewhere(experiment, outputs, experiment.targets) for outputs in _scaled(experiment.outputs)]
+    known = [factor for factor in elsewhere if factor is not None]
+    if not known:  # a side that was recorded elsewhere answers for its probes only
+        names = [name for name in traces[0].points if name.rpartition("/")[2] == term]
+        known = [_ratio(traces[0].points, traces[1].points, name) for name in names]
+        known = known if len(known) > 1 and None not in known else []
+    if not known or not all(_near(factor, here) for factor in known):
         return ""
-    factor = factors[0]
-    return f"{experiment.term} is {factor:.6g} times the reference's, whatever it gets: {_meaning(factor, experiment)}"
+    return f"{term} is {here:.6g} times the reference's, whatever {_meaning(here, experiment)}"
 
 
-def _elsewhere(experiment: Experiment) -> list[float]:
-    """The factor of the term for other outputs, so that one number is not taken for a law."""
-    others = {name: 0.5 * np.asarray(value, np.float64) + 0.125 for name, value in experiment.outputs.items()}
+def _ratio(expected: Arrays, actual: Arrays, name: str) -> float | None:
+    """A number of the port's over the reference's; None if that is no number."""
+    if name not in expected or name not in actual or expected[name].size != 1 or actual[name].size != 1:
+        return None
+    theirs, ours = float(expected[name]), float(actual[name])
+    return ours / theirs if np.isfinite([theirs, ours]).all() and theirs and ours else None
+
+
+def _near(one: float, other: float) -> bool:
+    return abs(one - other) <= 1e-9 * abs(other)
+
+
+def _scaled(outputs: Arrays) -> Iterator[Arrays]:
+    for slope, shift in ((0.5, 0.125), (8.0, -1.0)):
+        yield {name: slope * np.asarray(value, np.float64) + shift for name, value in outputs.items()}
+
+
+def _elsewhere(experiment: Experiment, outputs: Arrays, targets: Arrays) -> float | None:
+    """The factor for other outputs or targets; None if a side has no answer to them."""
     sides = (experiment.reference, experiment.port)
     try:
-        expected, actual = (experiment._points(side, others, experiment.targets).get(experiment.term) for side in sides)
-    except Exception:  # a side that was recorded elsewhere has no other answers
-        return []
-    if expected is None or actual is None or not float(expected):
-        return []
-    return [float(actual) / float(expected)]
+        expected, actual = (experiment._points(side, outputs, targets) for side in sides)
+    except Exception:  # a side that was recorded elsewhere, or targets that a loss refuses
+        return None
+    return _ratio(expected, actual, experiment.term)
 
 
 def _meaning(factor: float, experiment: Experiment) -> str:
+    """What a factor is: each guess has to give it for other targets too."""
+    found = [(factor, experiment.targets)]
+    for outputs, targets in _other_targets(experiment.outputs, experiment.targets):
+        other = _elsewhere(experiment, outputs, targets)
+        found += [(other, targets)] if other is not None else []
+    constant = all(_near(other, factor) for other, _ in found)
+    here = "with these targets, " if len(found) == 1 else ""
+    for said, count in _counts(experiment.targets).items():
+        power = next((p for p in (1, -1) if count and factor != 1.0 and _near(count**p, factor)), 0)
+        if not power:
+            continue
+        if not constant and all(_near(_counts(targets)[said] ** power, other) for other, targets in found):
+            return f"the outputs are, and for other targets as well it is {'one over ' if power < 0 else ''}{said}"
+        if constant:
+            return f"it gets: {here}a constant, such as its weight; it equals {'1 over ' if power < 0 else ''}{said}"
+    if constant:
+        return f"it gets: {here}a constant factor, such as its weight or a smooth L1's delta"
+    others = sorted({f"{other:.4g}" for other, _ in found[1:]})
+    return (
+        f"the outputs are, but not for other targets ({', '.join(others)} times): one side divides by another count or"
+        " by class weights"
+    )
+
+
+def _counts(targets: Arrays) -> dict[str, float]:
+    """What a mean may be divided by, in words."""
     counts: dict[str, float] = {}
-    for name, target in experiment.targets.items():
+    for name, target in targets.items():
         counts[f"the number of images of {name}"] = target.shape[0]
         counts[f"the number of pixels of {name}, so one is a sum and the other a mean"] = target.size
         counts[f"the pixels of one image of {name}"] = target.size / target.shape[0]
         if target.dtype.kind in "iu":
-            counts[f"the valid pixels of {name}, so one is a sum and the other a mean"] = (target != IGNORED).sum()
-    for said, count in counts.items():
-        for power in (count, 1.0 / count if count else 0.0):
-            if power and abs(factor / power - 1.0) < 1e-9 and factor != 1.0:
-                return said
-    return "its weight"
+            valid = int((target != IGNORED).sum())
+            counts[f"the valid pixels of {name}, so one is a sum and the other a mean"] = valid
+            share = f"the share of valid pixels of {name}, so one mean is over all pixels and the other over valid ones"
+            counts[share] = valid / target.size
+    return counts
+
+
+def _other_targets(outputs: Arrays, targets: Arrays) -> Iterator[Probe]:
+    """The outputs with fewer images, fewer valid pixels, and other classes."""
+    count = min((value.shape[0] for value in targets.values() if value.ndim), default=0)
+    if count > 1 and all(value.ndim and value.shape[0] == count for value in (*outputs.values(), *targets.values())):
+        yield tuple({name: value[:1] for name, value in arrays.items()} for arrays in (outputs, targets))
+    labels = {name: target for name, target in targets.items() if target.dtype.kind in "iu" and target.ndim > 1}
+    fewer, moved = {}, {}
+    for name, label in labels.items():
+        fewer[name] = label.copy()
+        fewer[name][..., : label.shape[-1] // 3] = IGNORED
+        ids = np.unique(label[label != IGNORED])
+        moved[name] = label.copy()
+        for one, other in zip(ids, np.roll(ids, 1)):
+            moved[name][label == one] = other
+    for changed in (fewer, moved) if labels else ():
+        yield outputs, {**targets, **changed}
 
 
 def _fitted(experiment: Experiment) -> str:
-    """A number of the port's loss, and the round one instead of it that makes the term agree; the reference's is hidden.
+    """A number of the port's loss, and the round one that makes the term agree; the reference's is hidden.
 
     Where the term crosses the reference's between a quarter of the number and four times it, the crossing is halved
     in; the number there, rounded to at most four digits, has to make the term agree exactly.
@@ -276,6 +335,24 @@ def _arguments(experiment: Experiment) -> str:
         if experiment.reference_with(outputs, targets):
             return f"{experiment.term} is what the reference computes when {said}"
     return ""
+
+
+def _by_image(experiment: Experiment) -> str:
+    """Whether the port's is the mean over the images of what the reference makes of each."""
+    actual = experiment.all_actual.get(experiment.term)
+    count = next((len(value) for value in experiment.outputs.values()), 0)
+    arrays = (*experiment.outputs.values(), *experiment.targets.values())
+    if count < 2 or actual is None or actual.size != 1 or any(len(value) != count for value in arrays):
+        return ""
+    single = []
+    for index in range(count):
+        one = [{n: v[index : index + 1] for n, v in s.items()} for s in (experiment.outputs, experiment.targets)]
+        single.append(experiment._points(experiment.reference, *one).get(experiment.term))
+    if any(value is None or value.size != 1 for value in single):
+        return ""
+    if not values.same(np.asarray(np.mean([float(value) for value in single])), np.asarray(float(actual))):
+        return ""
+    return f"{experiment.term} is the mean over the {count} images of what the reference makes of each: one by one"
 
 
 def _others(outputs: Arrays, targets: Arrays) -> Iterator[tuple[str, Arrays, Arrays]]:

@@ -55,9 +55,9 @@ def _of_classes(name: str, own: Arrays, official: Arrays) -> str:
             whole = expected * (right + (wrong + missed) / 2) / (right + wrong + missed)
         if _same(actual[occurs], whole[occurs]):
             return "PQ counts false positives and misses in full, the official one by half"
-    if kind == "IoU" and (actual <= expected)[occurs].all():
-        lower = int((actual < expected).sum())
-        return f"no class's IoU is above the official one, and {lower} are below: pixels count that are to be ignored"
+    lower = int((actual < expected)[occurs].sum())
+    if kind == "IoU" and lower and (actual <= expected)[occurs].all():
+        return f"no class's IoU is above the official one, {lower} are below: pixels may count that are to be ignored"
     return ""
 
 

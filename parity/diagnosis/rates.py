@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 
 import numpy as np
 
@@ -26,10 +26,10 @@ def explain_groups(ours: Mapping[str, float], theirs: Mapping[str, float]) -> st
         return f"{whom}: in no group of the {side}'s optimizer, which does not train what the {other}'s does"
     factors = {name: ours[name] / theirs[name] for name in theirs if theirs[name]}
     off = {name: factor for name, factor in factors.items() if abs(factor - 1.0) > CLOSE}
-    if not off or (len(off) == len(factors) and max(off.values()) - min(off.values()) < 1e-9 * max(off.values())):
+    if not off or (len(off) == len(factors) and max(off.values()) - min(off.values()) <= 1e-9 * max(off.values())):
         return ""
     factor = next(iter(off.values()))
-    names = [name for name, value in off.items() if abs(value / factor - 1.0) < 1e-6]
+    names = [name for name, value in off.items() if abs(value - factor) <= 1e-6 * abs(factor)]
     return (
         f"the learning rate of {group_of(names, len(factors))} is {factor:.4g} times the reference's, that of the"
         " others agrees: a group's multiplier"
@@ -53,8 +53,11 @@ def explain_schedule(ours: Series, theirs: Series, *, iters: int, warmup: int) -
         _base(ours, theirs, common)
         or _moved(ours, theirs, common)
         or _no_warmup(ours, theirs, iters, warmup, common)
+        or _peaks(ours, theirs, common, off)
         or _warmup(ours, theirs, warmup, off)
+        or _held(ours, theirs, common)
         or _decay(ours, theirs, iters, warmup, common)
+        or _described(ours, theirs, iters, warmup)
         or f"the schedules differ from iteration {off[0]} on ({ours[off[0]]:.6g}, reference {theirs[off[0]]:.6g})"
     )
 
@@ -86,6 +89,70 @@ def _no_warmup(ours: Series, theirs: Series, iters: int, warmup: int, common: li
             f" in {warmup} iterations"
         )
     return ""
+
+
+def _peaks(ours: Series, theirs: Series, common: list[int], off: list[int]) -> str:
+    """Warm-ups that end at different iterations, after which both schedules agree."""
+    own, other = (max(common, key=lambda i: (series[i], i)) for series in (ours, theirs))
+    sampled = all(i in ours and i in theirs for i in range(max(own, other) + 2))
+    if own == other or not own or not other or not sampled or off[-1] > max(own, other):
+        return ""
+    return (
+        f"the rate rises to iteration {own}, the reference's to {other}, and after both they agree: the warm-up's"
+        " length, or whether it counts from 0 or 1"
+    )
+
+
+def _held(ours: Series, theirs: Series, common: list[int]) -> str:
+    """A rate that moves once in some iterations, to what the reference's is then."""
+    for one, other, side in ((ours, theirs, "port"), (theirs, ours, "reference")):
+        moves = [i for i in common if i and i - 1 in one and one[i] != one[i - 1]]
+        length = moves[0] if moves else 0
+        known = [i for i in common if length and i // length * length in other]
+        if length < 2 or len(moves) < 2 or len(known) < 3 * length:
+            continue
+        if all(abs(one[i] - other[i // length * length]) <= CLOSE * other[i // length * length] for i in known):
+            rest = {"port": "reference", "reference": "port"}[side]
+            return f"the {side}'s rate moves once in {length} iterations (per epoch?), the {rest}'s in each"
+    return ""
+
+
+def _described(ours: Series, theirs: Series, iters: int, warmup: int) -> str:
+    """What each schedule is, if both are of a known form."""
+    own, other = (_form(series, iters, warmup) for series in (ours, theirs))
+    if not own or not other or own == other:
+        return ""
+    return f"the schedule is {own}, the reference's {other} (fitted)"
+
+
+def _form(series: Series, iters: int, warmup: int) -> str:
+    """A schedule after its warm-up in words; "" if it has no known form."""
+    points = [i for i in sorted(series) if max(warmup, 1) - 1 <= i < iters]
+    if len(points) < 8:
+        return ""
+    at, rate = np.array(points, np.float64), np.array([series[i] for i in points])
+    steps = [(a, b) for a, b in zip(points, points[1:]) if series[a] != series[b]]
+    if 4 * len(steps) < len(points):
+        where = (str(b) if b == a + 1 else f"between {a} and {b}" for a, b in steps)
+        falls = ", ".join(f"{series[b] / series[a]:.4g} times from {w} on" for (a, b), w in zip(steps, where))
+        return f"constant ({series[points[0]]:.4g}{', ' if falls else ''}{falls})"
+    for start in dict.fromkeys((0, warmup)):
+        for end in (iters, iters - 1, iters + 1):
+            left = np.clip(1.0 - (at - start) / (end - start), 0.0, 1.0)
+            for name, shape in _shapes(left):
+                columns = np.stack([shape, np.ones_like(shape)], axis=1)
+                (scale, last), *_ = np.linalg.lstsq(columns, rate, rcond=None)
+                if np.max(np.abs(columns @ [scale, last] - rate)) <= 1e-8 * np.abs(rate).max():
+                    last = last if abs(last) > 1e-7 * abs(scale) else 0.0
+                    return f"{name} from {scale + last:.4g} to {last:.4g} in iterations {start} to {end}"
+    return ""
+
+
+def _shapes(left: np.ndarray) -> Iterator[tuple[str, np.ndarray]]:
+    """What falls from 1 to 0 with the share of the run that is left."""
+    for power in (1.0, 0.9, 0.5, 2.0, 3.0):
+        yield ("linear" if power == 1.0 else f"a polynomial of power {power:g}"), left**power
+    yield "half a cosine", 0.5 - 0.5 * np.cos(np.pi * left)
 
 
 def _warmup(ours: Series, theirs: Series, warmup: int, off: list[int]) -> str:

@@ -9,10 +9,11 @@ import numpy as np
 
 from parity.case import Schedule
 from parity.compare import Finding
-from parity.diagnosis import rates, updates
+from parity.diagnosis import optimizers, rates, updates
 from parity.traces import Trace
 
 Arrays = Mapping[str, np.ndarray]
+DENSE = 200  # first iterations of a schedule that are looked at one by one
 
 _KNOWN = {
     "loss": "the state before this step agrees, so a running value that no other point shows differs",
@@ -69,13 +70,26 @@ class Steps:
         found = ""
         if kind in ("learning_rate", "schedule"):
             found = rates.explain_groups(_rates(own), _rates(reference)) or self._schedule()
-        elif kind in ("optimizer", "update") and number == 1:
-            found = self._rules() or _untrained(own, reference)
         elif kind in ("optimizer", "update"):
-            names = [name.partition("/")[2] for name in reference if name.startswith("update/")]
-            pair, before = (reference, own), (self.at(number - 1, 0), self.at(number - 1, 1))
-            found = updates.compare_momentum(pair, before, names, self._momentum()) or self._rules()
+            found = self._of_steps(number)
         return found or known(finding)
+
+    def _of_steps(self, number: int) -> str:
+        """What the first steps show of the optimizers, up to the one that differs."""
+        reference, own = self.at(number, 0), self.at(number, 1)
+        taken = [(self.at(step, 0), self.at(step, 1)) for step in range(1, self.schedule.steps + 1)]
+        kinds = optimizers.explain([pair for pair in taken if all(pair)], self.gradients, self.before)
+        if kinds:
+            return kinds
+        if number == 1:
+            return self._rules() or _untrained(own, reference)
+        names = [name.partition("/")[2] for name in reference if name.startswith("update/")]
+        before, group = (self.at(number - 1, 0), self.at(number - 1, 1)), self._group()
+        return (
+            optimizers.explain_later(taken[:number], group)
+            or updates.compare_momentum((reference, own), before, names, group.get("momentum"))
+            or self._rules()
+        )
 
     def at(self, number: int, side: int) -> Arrays:
         """The points of one step of one side, 0 the reference, 1 the port."""
@@ -95,27 +109,30 @@ class Steps:
                     if name in self.gradients and name in self.before and self.gradients[name].size
                 }
             )
-        return updates.compare_rules(*rules)
+        norm = float(np.sqrt(sum(np.vdot(gradient, gradient) for gradient in self.gradients.values())))
+        return updates.compare_rules(*rules) or updates.explain_clip(*rules, norm)
 
-    def _momentum(self) -> float | None:
-        """The momentum that the reference's optimizer is set to, if it has one and can be asked."""
+    def _group(self) -> dict[str, float]:
+        """Numbers that the first group of the reference's optimizer is set to, if it can be asked."""
         reference = self.sides[0]
         try:
             reference.start_training(self.schedule, self.targets)
-            return float(reference._training[2].param_groups[0]["momentum"])
-        except Exception:  # another optimizer, or in another process
-            return None
+            group = dict(reference._training[2].param_groups[0])
+            betas = dict(zip(("beta1", "beta2"), group.get("betas", ())))
+            return {k: float(v) for k, v in {**group, **betas}.items() if isinstance(v, (int, float))}
+        except Exception:  # in another process, or recorded
+            return {}
         finally:
             reference.end_training()
 
     def _schedule(self) -> str:
         run, warmup = self.schedule.iters, self.schedule.warmup_iters
         near = [i for edge in (0, warmup, run) for i in range(edge - 3, edge + 5)]
-        wanted = sorted({i for i in [*near, *self.iterations] if 0 <= i < run})
+        wanted = sorted({i for i in [*near, *self.iterations, *range(max(DENSE, 2 * warmup + 2))] if 0 <= i < run})
         try:
             theirs, ours = (side.schedule(wanted, self.schedule) for side in self.sides)
-        except Exception:
-            return ""
+        except Exception:  # a side that was recorded elsewhere knows the iterations of the stage
+            theirs, ours = (_sampled(trace) for trace in self.traces)
         found = rates.explain_schedule(ours, theirs, iters=run, warmup=warmup)
         return found or self._start(ours, theirs)
 
@@ -142,6 +159,12 @@ def explain_trajectory(finding: Finding, traces: tuple[Trace, Trace]) -> str:
         " differently: an accumulator or other state of the optimizer was lost or changed before it, or its rate or"
         " gradient is handled differently from those of the steps before"
     )
+
+
+def _sampled(trace: Trace) -> dict[int, float]:
+    """The rates of a schedule that a stage has in its trace, by iteration."""
+    points = ((name.partition("schedule/"), value) for name, value in trace.points.items())
+    return {int(parts[2]): float(value) for parts, value in points if parts[2]}
 
 
 def _rates(step: Arrays) -> dict[str, float]:

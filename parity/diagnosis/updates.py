@@ -32,6 +32,7 @@ class Rule:
         decay: added to the gradient, times the parameter.
         beta1: of Adam, or None.
         beta2: of Adam, or None.
+        limit: to which each element of the gradient is clipped, or None.
         gains: 1 - beta1 and 1 - beta2, with all their digits where the betas are next to 1; or None.
         epsilon: of Adam, or None.
         decoupled: weight decay beside Adam's quotient (AdamW).
@@ -46,6 +47,7 @@ class Rule:
     decoupled: float = 0.0
     boost: float | None = None
     gains: tuple[float, float] | None = None
+    limit: float | None = None
 
 
 def fit(target: np.ndarray, parts: Sequence[np.ndarray]) -> tuple[list[float], float]:
@@ -83,7 +85,9 @@ def read(name: str, step: Arrays, gradient: np.ndarray, before: np.ndarray) -> R
         velocity = update / -rate
     numbers, residual = fit(velocity, parts)
     if residual > FITS:
-        return None
+        limit = float(np.abs(velocity).max())
+        clipped = values.same(np.clip(gradient, -limit, limit), velocity)
+        return Rule(1.0, 0.0, limit=limit) if clipped else None
     boost = values.ratio(velocity * -rate, update) if update is not None and rate else None
     return Rule(numbers[0], numbers[1] if len(numbers) > 1 else 0.0, boost=1.0 if boost is None else boost)
 
@@ -93,7 +97,9 @@ def _read_adam(name: str, step: Arrays, moment: np.ndarray, parts: Sequence[np.n
     if residual > FITS or abs(numbers[0]) < TINY:  # nothing is learnt of a gradient that is 0
         return None
     first, decay = numbers[0], numbers[1] / numbers[0] if len(numbers) > 1 else 0.0
-    square, update = step[f"optimizer/{name}.moment2"], step[f"update/{name}"]
+    square, update = step.get(f"optimizer/{name}.moment2"), step.get(f"update/{name}")
+    if square is None or update is None:  # Adamax keeps another norm
+        return Rule(1.0, decay, 1.0 - first)
     corrected = moment / first
     (second, *_), misfit = fit(square, [corrected**2])
     if misfit > FITS or second <= 0.0:
@@ -119,9 +125,10 @@ def _epsilon(
     (before,) = decaying
     epsilon, decoupled = _epsilon_beside(update, mean, root), 0.0
     plain = _rest(update, mean, root, epsilon)
+    large = root >= np.median(root)  # epsilon shows least there
     for _ in range(20):  # each is found with the other held; both are small
         last = decoupled
-        decoupled = fit(_rest(update, mean, root, epsilon), [before])[0][0]
+        decoupled = fit(_rest(update, mean, root, epsilon)[large], [before[large]])[0][0]
         epsilon = _epsilon_beside(update - decoupled * before, mean, root)
         if abs(decoupled - last) <= 1e-12:
             break
@@ -173,6 +180,9 @@ def compare_rules(ours: Mapping[str, Rule | None], theirs: Mapping[str, Rule | N
     decay, single ones may seem to differ in anything.
     """
     ours = {name: _scaled(own, theirs.get(name)) for name, own in ours.items()}
+    limited = _limited(ours, theirs)
+    if limited:
+        return limited
     found: dict[str, dict[str, tuple[float, float]]] = {}
     for field in ("scale", "decay", "decoupled", "beta1", "beta2", "epsilon", "boost"):
         for name, rule in theirs.items():
@@ -184,8 +194,61 @@ def compare_rules(ours: Mapping[str, Rule | None], theirs: Mapping[str, Rule | N
                 found.setdefault(field, {})[name] = (_rounded(field, one), _rounded(field, other))
     if not found:
         return ""
+    moved = _decoupled(found, len(theirs))
+    if moved:
+        return moved
     field = max(found, key=lambda name: Counter(found[name].values()).most_common(1)[0][1])
     return _told(field, found[field], len(theirs))
+
+
+def _limited(ours: Mapping[str, Rule | None], theirs: Mapping[str, Rule | None]) -> str:
+    """A sentence if one side clips the elements of gradients, and the other does not, or to another number."""
+    own, other = ({rule.limit for rule in rules.values() if rule and rule.limit} for rules in (ours, theirs))
+    own, other = ({float(f"{limit:.6g}") for limit in limits} for limits in (own, other))
+    if own == other or len(own) > 1 or len(other) > 1:
+        return ""
+    told = [f"clips each element of a gradient to {min(known):.4g}" if known else "does not" for known in (own, other)]
+    return f"the port {told[0]}, the reference {told[1]} (fitted to the first step)"
+
+
+def explain_clip(ours: Mapping[str, Rule | None], theirs: Mapping[str, Rule | None], norm: float) -> str:
+    """Whether gradients that are clipped to one norm differ by the 1e-6 that torch adds to it before it divides.
+
+    Args:
+        ours: the port's rules.
+        theirs: the reference's.
+        norm: of all gradients.
+    """
+    pairs = [(rule, theirs.get(name)) for name, rule in ours.items()]
+    found = [rule.scale / other.scale - 1.0 for rule, other in pairs if rule and other and 0.0 < other.scale < 1.0]
+    if not found or not norm or len(found) < len(pairs):
+        return ""
+    if max(abs(excess * norm / 1e-6 - 1.0) for excess in found) > 1e-2:
+        return ""
+    return (
+        f"both sides clip all gradients to one norm, and the port's are {found[0]:.2g} of the reference's larger: torch"
+        f" divides by the norm + 1e-6 (here {norm:.4g}), Paddle by the norm"
+    )
+
+
+def _decoupled(found: Mapping[str, Mapping[str, tuple[float, float]]], total: int) -> str:
+    """A sentence if one side adds the decay to the gradient (Adam with L2) and the other decouples it (AdamW)."""
+    added, beside = found.get("decay", {}), found.get("decoupled", {})
+    kinds: dict[tuple[str, float, float], list[str]] = {}
+    for name in set(added) & set(beside):
+        (one, other), (own, theirs) = added[name], beside[name]
+        if (one, theirs) == (0.0, 0.0) and other and own:
+            kinds.setdefault(("port", own, other), []).append(name)
+        elif (other, own) == (0.0, 0.0) and one and theirs:
+            kinds.setdefault(("reference", theirs, one), []).append(name)
+    if not kinds:
+        return ""
+    (side, number, another), names = max(kinds.items(), key=lambda pair: len(pair[1]))
+    plain = {"port": "reference", "reference": "port"}[side]
+    return (
+        f"the {side}'s weight decay {number:.4g} is decoupled (AdamW's), the {plain}'s {another:.4g} is added to the"
+        f" gradient (Adam with L2), of {group_of(sorted(names), total)} (fitted to the first step)"
+    )
 
 
 def _scaled(own: Rule | None, other: Rule | None) -> Rule | None:

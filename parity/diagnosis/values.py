@@ -32,6 +32,8 @@ def error(expected: np.ndarray, actual: np.ndarray) -> float:
 
 def falls(before: float, after: float) -> str:
     """As "the difference falls from 2e-01 to 3e-16"."""
+    if not np.isfinite(before):  # another shape
+        return f"it agrees to {after:.0e}" if after <= CLOSE else f"the difference is {after:.0e}"
     return f"the difference falls from {before:.0e} to {after:.0e}"
 
 
