@@ -19,7 +19,7 @@ from parity.errors import CaseError, SideError, WeightsError
 from parity.isolation import RemoteSide
 from parity.known import RunningVariance
 from parity.traces import Trace, digest, digested
-from parity.training import merged, steps, train
+from parity.training import largest_changes, merged, steps, train
 from parity.weights import Plan, plan, rename, rename_module
 
 NUMERICS = ("forward", "forward_train", "loss", "gradients")  # stages that are also run in float32
@@ -293,7 +293,7 @@ class Bench:
                     rates = side.schedule(case.schedule_iterations(), case.step)
                     if side is self.reference:
                         self._keep("schedule", rates)
-                        between = self._largest_changes(rates)
+                        between = largest_changes(self.reference, rates, case.step)
                     rates.update(side.schedule(between, case.step))
                     for iteration in sorted(rates):
                         part.add(f"schedule/{iteration}", np.float64(rates[iteration]))
@@ -311,19 +311,6 @@ class Bench:
             losses = [merged(traces).only("loss") for traces in kept]
             self._going = list(zip(losses, training))
         return result
-
-    def _largest_changes(self, rates: Mapping[int, float]) -> list[int]:
-        """Iterations between those of a schedule, down to where the reference's rate changes most: a milestone."""
-        known, ordered = dict(rates), sorted(rates)
-        pairs = list(zip(ordered, ordered[1:]))
-        while pairs := [(low, high) for low, high in pairs if high - low > 1]:
-            middles = [(low + high) // 2 for low, high in pairs]
-            known.update(self.reference.schedule(middles, self.case.step))
-            pairs = [
-                (low, middle) if abs(known[middle] - known[low]) > abs(known[high] - known[middle]) else (middle, high)
-                for (low, high), middle in zip(pairs, middles)
-            ]
-        return [iteration for iteration in known if iteration not in rates]
 
     def _trajectory(self) -> StageResult:
         """The losses of a short run; where it goes on from the `step` stage, its first steps are those."""
@@ -431,23 +418,6 @@ class Bench:
         if "scales" in meta:
             meta["scales"] = {names.get(name, name): value for name, value in meta["scales"].items()}
         return Trace({names[name]: value for name, value in trace.points.items()}, meta)
-
-    def set_differently(self) -> list[str]:
-        """Layers with other settings than the reference's, as "path: setting port, reference other".
-
-        Some of them no number shows in this run: of a layer that never ran, or that matters at another size only.
-        """
-        own = self.port.module_types()
-        pairs = [(path, rename_module(path, self.case.weights)) for path in self.reference.module_types()]
-        found = {}
-        try:
-            for theirs, path in pairs:
-                if path in own:
-                    settings = self.reference.attributes(theirs), self.port.attributes(path)
-                    found[path] = diagnose.attribute_differences(*settings)
-        except Exception as error:  # the verdict stands without it
-            return [f"the settings of {path} cannot be read: {type(error).__name__}: {error}"]
-        return [f"{path}: {settings}" for path, settings in found.items() if settings]
 
     def add_numerics(self, results: Sequence[StageResult]) -> None:
         """Runs both sides in float32 and adds the numerics report to the forward, loss and gradient stages."""

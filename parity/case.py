@@ -186,7 +186,9 @@ class Case:
             raise CaseError(f"case {self.name}: the reference gives `train_step`; only the port's engine can have one")
         for size in (self.size, *self.extra_sizes):
             if len(tuple(size)) != 2 or not all(isinstance(edge, (int, np.integer)) and edge > 0 for edge in size):
-                raise CaseError(f"case {self.name}: size {size!r}; expected (height, width), two positive whole numbers")
+                raise CaseError(
+                    f"case {self.name}: size {size!r}; expected (height, width), two positive whole numbers"
+                )
         for stage in self.not_applicable:
             if stage not in STAGES:
                 raise CaseError(f"case {self.name}: not_applicable names {stage!r}; stages are {', '.join(STAGES)}")

@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from parity.diagnosis.leaf import attribute_differences, shown
 from parity.traces import Trace
+from parity.weights import rename_module
 
 
 def measure(
@@ -40,3 +42,26 @@ def measure(
             name for name, value in gradients.points.items() if value.size == 0 and not name.startswith("input.")
         ]
     return report
+
+
+def set_differently(reference: Any, port: Any, rules: Sequence[Any]) -> list[str]:
+    """Layers with other settings than the reference's, as "path: setting port, reference other".
+
+    Some of them no number shows in this run: of a layer that never ran, or that matters at another size only.
+
+    Args:
+        reference: the torch side.
+        port: the Paddle side.
+        rules: of the case.
+    """
+    own, found = port.module_types(), []
+    for theirs in reference.module_types():
+        path = rename_module(theirs, rules)
+        if path in own:
+            try:
+                settings = attribute_differences(reference.attributes(theirs), port.attributes(path))
+            except Exception as error:  # the verdict stands without it
+                settings = {}
+                found.append(f"{path}: its settings cannot be read: {type(error).__name__}: {error}")
+            found += [f"{path}: {shown(settings)}"] if settings else []
+    return found

@@ -176,7 +176,8 @@ def _run_stages(result: CaseResult, wanted: Sequence[str], say: Callable[[str], 
             bench.forget_gradients()
     result.coverage = coverage.measure(bench.traces, bench.reference.shapes(), wanted)
     result.coverage["not_finite"] = [f.point for stage in result.stages for f in stage.findings if f.passed and f.text]
-    result.coverage["set_differently"] = bench.set_differently()
+    sides = bench.reference, bench.port
+    result.coverage["set_differently"] = coverage.set_differently(*sides, bench.case.weights)
 
 
 def memory_needed(case: Case) -> float:

@@ -140,6 +140,26 @@ def steps(
         yield Trace(meta={"scales": {}, "crash": f"{type(error).__name__}: {error}"})
 
 
+def largest_changes(side: Any, rates: Mapping[int, float], schedule: Schedule) -> list[int]:
+    """Iterations between those of a schedule that were asked, down to where its rate changes most: a milestone.
+
+    Args:
+        side: whose schedule it is.
+        rates: by iteration, at some of them.
+        schedule: the stretch of training that the rates are of.
+    """
+    known, ordered = dict(rates), sorted(rates)
+    pairs = list(zip(ordered, ordered[1:]))
+    while pairs := [(low, high) for low, high in pairs if high - low > 1]:
+        middles = [(low + high) // 2 for low, high in pairs]
+        known.update(side.schedule(middles, schedule))
+        pairs = [
+            (low, middle) if abs(known[middle] - known[low]) > abs(known[high] - known[middle]) else (middle, high)
+            for (low, high), middle in zip(pairs, middles)
+        ]
+    return [iteration for iteration in known if iteration not in rates]
+
+
 def _copies(arrays: Arrays) -> dict[str, np.ndarray]:
     return {name: value.copy() for name, value in arrays.items()}
 
