@@ -185,7 +185,8 @@ class Case:
         if self.reference.train_step is not None:
             raise CaseError(f"case {self.name}: the reference gives `train_step`; only the port's engine can have one")
         for size in (self.size, *self.extra_sizes):
-            if len(tuple(size)) != 2 or not all(isinstance(edge, (int, np.integer)) and edge > 0 for edge in size):
+            edges = size if isinstance(size, Sequence) else ()
+            if [isinstance(edge, (int, np.integer)) and edge > 0 for edge in edges] != [True, True]:
                 raise CaseError(
                     f"case {self.name}: size {size!r}; expected (height, width), two positive whole numbers"
                 )
@@ -197,6 +198,12 @@ class Case:
                 raise CaseError(
                     f"case {self.name}: input {key!r} is a {type(spec).__name__}; expected a specification such as "
                     "parity.inputs.image(), or an object with `make(name, size, seed)`; arrays are an argument of `run`"
+                )
+        for entry in self.ignored:
+            if isinstance(entry, str) or len(entry) != 2:
+                raise CaseError(
+                    f"case {self.name}: ignored has {entry!r}; expected pairs (regular expression, reason); a comma"
+                    ' makes one pair a sequence: (("attn", "why"),)'
                 )
         for key in self.feed:
             if key not in self.inputs:
@@ -211,7 +218,16 @@ class Case:
 
     def make_inputs(self, seed: int = 0, size: tuple[int, int] | None = None) -> dict[str, np.ndarray]:
         """The inputs at a size, by name."""
-        return {name: spec.make(name, size or self.size, seed) for name, spec in self.inputs.items()}
+        made = {}
+        for name, spec in self.inputs.items():
+            try:
+                made[name] = np.asarray(spec.make(name, size or self.size, seed))
+            except Exception as error:
+                raise CaseError(
+                    f"case {self.name}: input {name!r} cannot be made: make(name, size, seed) raised"
+                    f" {type(error).__name__}: {error}"
+                ) from error
+        return made
 
     def split(self, arrays: Mapping[str, np.ndarray]) -> tuple[list[np.ndarray], dict[str, np.ndarray]]:
         """(what the models get, in order; targets by name) of the arrays of one batch."""

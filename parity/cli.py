@@ -17,11 +17,14 @@ from parity.errors import CaseError
 
 def build_parser() -> argparse.ArgumentParser:
     """The command's arguments."""
+    from parity import commands
+
     parser = argparse.ArgumentParser(
         prog="python parity/check.py",
         allow_abbrev=False,
         description="Loads converted PyTorch weights into Paddle ports and compares them stage by stage in float64. "
         "Exit codes: 0 equal, 1 a mismatch, 2 a bad argument or case, 3 a side crashed.",
+        epilog=f"Other commands: {', '.join(commands.COMMANDS)}; each explains itself: python -m parity init --help",
     )
     parser.add_argument("cases", nargs="*", metavar="FILE.py", help="files of your own with a CASE or CASES")
     parser.add_argument("--list", action="store_true", help="list the cases and stop")

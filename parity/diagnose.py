@@ -184,8 +184,9 @@ def _around(bench: Any, name: str, *, train: bool) -> str:
     leaves = bench.reference.module_types()
     inner = {rename_module(path, bench.case.weights): path for path, _ in bench.reference.model.named_modules()}
     held = bench.plan.forward(bench.initial)
+    layers = dict(bench.port.model.named_sublayers())
     for own in _enclosing(name):
-        theirs = inner.get(own)
+        theirs = inner.get(own) if own in layers else None
         if theirs and theirs not in leaves and bench.port.attributes(own) and bench.reference.attributes(theirs):
             said = leaf.Leaf(bench.reference, bench.port, (theirs, own), inputs, train=train).explain(held)
             bench._restore()

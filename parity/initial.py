@@ -198,7 +198,8 @@ def _said(
 ) -> str:
     own, expected = [Start.of(port[name]) for name in names], [theirs[name] for name in names]
     sizes = [fans(start.shape) for start in expected]
-    whose = f"{attribute} of {names[0].rpartition('.')[0]}"
+    path = names[0].rpartition(".")[0]
+    whose = names[0] if not path or attribute.isdigit() else f"{attribute} of {path}"  # of the model itself, of a list
     if len(names) > 1:
         of_type = f" of type {kind}" if kind else ""
         whose = f"{attribute} of {len(names)} layers{of_type}, such as {names[0].rpartition('.')[0]}"

@@ -113,10 +113,18 @@ class ModelSide:
     def _forward(self, tensors: Sequence[Any]) -> dict[str, Any]:
         result = self.model(*tensors)
         if self.side.outputs:
-            return self.side.outputs(result)
-        if isinstance(result, Mapping):
-            return dict(result)
-        return {str(i): value for i, value in enumerate(result if isinstance(result, (tuple, list)) else [result])}
+            named = self.side.outputs(result)
+        elif isinstance(result, Mapping):
+            named = dict(result)
+        else:
+            named = {str(i): v for i, v in enumerate(result if isinstance(result, (tuple, list)) else [result])}
+        for name, value in named.items():
+            if value is None or isinstance(value, (Mapping, tuple, list)):
+                raise TypeError(
+                    f"the model's output {name} is a {type(value).__name__}; expected a tensor, or a dict or tuple of"
+                    " tensors; Side(outputs=...) makes a dict of anything else"
+                )
+        return named
 
     def _tensors(self, arrays: Arrays) -> dict[str, Any]:
         return {name: self._tensor(value) for name, value in arrays.items()}

@@ -46,6 +46,8 @@ class PaddleSide(ModelSide):
             paddle.seed(INITIAL_SEED)
         with nullcontext() if side.initial else _default_initial_values_zero():
             self.model = side.model()
+        if not isinstance(self.model, nn.Layer):
+            raise TypeError(f"its function returns a {type(self.model).__name__}; expected a paddle.nn.Layer")
         self._initial = {n: digested(v) for n, v in self.state().items()} if side.initial else {}
         layers = dict(self.model.named_sublayers())
         self.dropout = {path: _dropout(layer) for path, layer in layers.items() if isinstance(layer, _DROPOUTS)}
@@ -158,7 +160,9 @@ class PaddleSide(ModelSide):
         """As `TorchSide.learning_rates`."""
         _, optimizer, inner = self._training
         if hasattr(optimizer, "learning_rates"):
-            return optimizer.learning_rates()
+            layers = _all_paths(self.model)
+            rates = optimizer.learning_rates()
+            return {_spelled(layers.get(n.rpartition(".")[0]), n): rate for n, rate in rates.items()}
         names = {id(parameter): name for name, parameter in self._named_parameters().items()}
         rate = float(inner.get_lr())
         optimized = [p for p in _optimized(inner) if id(p) in names]  # not the running statistics
@@ -369,10 +373,10 @@ def _renamed(layer: nn.Layer) -> dict[str, str]:
     return next((names for kind, names in _PARAMETERS if isinstance(layer, kind)), {})
 
 
-def _spelled(layer: nn.Layer, name: str) -> str:
+def _spelled(layer: nn.Layer | None, name: str) -> str:
     """A parameter's name in torch's spelling."""
     path, dot, attribute = name.rpartition(".")
-    return f"{path}{dot}{_renamed(layer).get(attribute, attribute)}"
+    return name if layer is None else f"{path}{dot}{_renamed(layer).get(attribute, attribute)}"
 
 
 def _optimized(inner: Any) -> list[paddle.Tensor]:

@@ -159,6 +159,8 @@ def findings(case: Mapping[str, Any]) -> list[str]:
             lines.append(f"     {others} later points differ too. {stage['cause'] or 'No cause was found.'}")
         elif first is not None:
             lines.append(f"     {stage['stage']} differs as well, first at {first['point']}")
+        elif not stage["crash"] and not stage["points"]:
+            lines.append(f"FAIL {case['case']} {stage['stage']}: nothing was compared, which counts as a failure")
         if stage["crash"]:
             lines.append(f"     {stage['stage']}: {stage['crash'].splitlines()[0]}")
     for stage in case["stages"]:

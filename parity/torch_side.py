@@ -53,6 +53,8 @@ class TorchSide(ModelSide):
         if side.initial:
             torch.manual_seed(INITIAL_SEED)
         self.model = side.model()
+        if not isinstance(self.model, nn.Module):
+            raise TypeError(f"its function returns a {type(self.model).__name__}; expected a torch.nn.Module")
         self._initial = {n: digested(v) for n, v in self.state().items()} if side.initial else {}
         self.dropout = {
             path: [module.p, float(isinstance(module, _CHANNEL_DROPOUTS)), 0.0]

@@ -9,7 +9,7 @@ from parity.traces import Trace
 
 
 def explain_missing(finding: Finding, traces: tuple[Trace, Trace]) -> str:
-    """Whether a point is missing because its layer runs less often; "" if that is not it.
+    """Why the output of a layer is missing: it runs less often, never, or not before a crash; "" if that is not it.
 
     Args:
         finding: the first divergence.
@@ -19,8 +19,18 @@ def explain_missing(finding: Finding, traces: tuple[Trace, Trace]) -> str:
     if finding.verdict != "missing" or "/" in name:
         return ""
     theirs, ours = (sum(point.partition("@")[0] == name for point in trace.points) for trace in traces)
-    if not ours or theirs == ours:
+    if theirs == ours:
         return ""
+    if "crash" in traces[1].meta:
+        return f"the port raised before {name} had run {theirs} time{'s' * (theirs > 1)}"
+    for count, trace, side in ((theirs, traces[0], "reference"), (ours, traces[1], "port")):
+        if not count and name in trace.meta.get("leaves", {}):
+            return f"the {side} has the layer {name}, but never runs it"
+        if not count:
+            return (
+                f"the {side} has no layer {name}: it is called otherwise there (Rename), a function computes it"
+                " (`ignored`), or it is forgotten"
+            )
     return (
         f"{name} runs {ours} time{'s' * (ours > 1)} in the port, the reference's {theirs}: a loop or a branch differs"
     )

@@ -280,11 +280,13 @@ def _told(field: str, pairs: Mapping[str, tuple[float, float]], total: int) -> s
             " clipped or scaled on one side"
         )
     if field == "boost":
-        nesterov, plain = ("port", "reference") if one > other else ("reference", "port")
-        return (
-            f"the {nesterov}'s update is {max(one, other):.4g} times rate * velocity, the {plain}'s"
-            f" {min(one, other):.4g} times, of {whom}: the {nesterov}'s momentum is Nesterov's"
-        )
+        high, low = max(one, other), min(one, other)
+        larger, smaller = ("port", "reference") if one > other else ("reference", "port")
+        why = f"the {larger}'s momentum is Nesterov's"
+        if low != 1 or high >= 2:  # Nesterov's is 1 + momentum
+            why = f"the {larger} takes its step with another rate than it names afterwards, or applies a factor twice"
+        times = f"{high:.4g} times rate * velocity, the {smaller}'s {low:.4g} times"
+        return f"the {larger}'s update is {times}, of {whom}: {why}"
     return f"{_NAMES[field]} {one:.4g}, reference {other:.4g}, of {whom} (fitted to the first step)"
 
 

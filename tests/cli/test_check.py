@@ -231,7 +231,7 @@ def test_weights_of_other_shapes_are_refused(tmp_path, mine):
 
 def test_an_error_that_nobody_foresaw_exits_3_in_one_line(tmp_path, mine):
     path = mine(RIGHT)
-    path.write_text(path.read_text().replace("size=(17, 33)", "size=(17, None)"))
+    path.write_text(path.read_text().replace("size=(17, 33)", "size=(17, 33), weights=None"))
     done = check(path, "--report-dtype", "none", cwd=tmp_path)
     assert done.returncode == 3 and done.stderr.count("\n") == 2  # the other line says what was checked
     assert "error: TypeError: " in done.stderr and "--debug shows the traceback" in done.stderr

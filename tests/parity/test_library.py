@@ -137,7 +137,7 @@ def test_a_minimal_case_passes_and_says_why_other_stages_are_not_possible():
 
 def test_losses_and_plain_optimizers_need_no_wrapper():
     result = run(trained())
-    assert result.passed, result
+    assert result.passed, str(result)
     names = ["weights", "forward", "forward_train", "loss", "gradients", "step", "trajectory"]
     assert [s.stage for s in result.stages if s.passed] == names
     points = {finding.point for finding in stage(result, "step").findings}
@@ -183,7 +183,7 @@ PAIRS = {
 @pytest.mark.parametrize("name", PAIRS)
 def test_optimizers_of_both_frameworks_take_the_same_steps(name):
     result = run(trained(optimizers=PAIRS[name]), stages=["step", "trajectory"], **QUICK)
-    assert result.passed, result
+    assert result.passed, str(result)
 
 
 def test_tensors_are_compared_as_torch_lays_them_out():
@@ -251,7 +251,8 @@ def test_a_model_can_have_several_inputs():
         feed=("image", "ids"),
         weights=(),
     )
-    assert run(case, **QUICK).passed
+    result = run(case, **QUICK)
+    assert result.passed, str(result)
 
 
 def test_a_frozen_norm_in_a_training_model_keeps_its_statistics():
@@ -270,7 +271,7 @@ def test_a_frozen_norm_in_a_training_model_keeps_its_statistics():
 
     case = trained(changed(TorchNet, freeze("norm")), changed(PaddleNet, freeze("stem")))
     result = run(case, stages=["forward_train", "gradients", "step"], **QUICK)
-    assert result.passed, result
+    assert result.passed, str(result)
     half_frozen = dataclasses.replace(case, port=dataclasses.replace(case.port, model=PaddleNet))
     result = run(half_frozen, stages=["forward_train"], **QUICK)
     assert result.first[1].point == "forward_train/stem.1"
@@ -282,7 +283,7 @@ def test_frozen_parameters_get_no_gradient_on_both_sides():
         changed(PaddleNet, lambda model: setattr(model.stem[0].weight, "stop_gradient", True)),
     )
     result = run(case, stages=["gradients", "step"], **QUICK)
-    assert result.passed, result
+    assert result.passed, str(result)
     assert result.coverage["parameters_without_gradient"] == ["conv1.weight"]
 
 
@@ -574,7 +575,7 @@ def test_names_that_follow_from_a_layers_type_need_no_rule():
         return paddle.nn.Sequential(*layers, *pooled, paddle.nn.Linear(6, CLASSES))
 
     result = run(trained(torch_net, paddle_net, weights=()), **QUICK)
-    assert result.passed, result
+    assert result.passed, str(result)
     points = {finding.point for finding in stage(result, "step").findings}
     assert {"step/1/update/1.weight", "step/1/optimizer/2.weight.velocity"} <= points
 
@@ -599,3 +600,62 @@ def test_where_training_starts_is_compared_if_both_sides_ask_for_it():
     with pytest.raises(CaseError, match="only the reference gives `initial`"):
         run(minimal(reference=sides[0]), stages=["initial"], **QUICK)
     assert stage(run(minimal(), stages=["initial"], **QUICK), "initial").reason == "the case gives no `initial`"
+
+
+def test_a_port_with_an_optimizer_of_its_own_names_parameters_as_paddle_does():
+    """Its rates have Paddle's names, as `paddleseg_ext.optim` gives them; the harness compares torch's."""
+
+    class Own:
+        def __init__(self, model):
+            self.inner = paddle.optimizer.Momentum(0.05, 0.9, parameters=model.parameters(), weight_decay=1e-3)
+            self.names = [name for name, _ in model.named_parameters()]
+
+        def step(self):
+            self.inner.step()
+
+        def learning_rates(self):
+            return dict.fromkeys(self.names, 0.05)
+
+    def torch_net():
+        layers = (torch.nn.Conv2d(3, 6, 3), torch.nn.InstanceNorm2d(6, affine=True), torch.nn.PReLU(6))
+        return torch.nn.Sequential(
+            *layers, torch.nn.AdaptiveAvgPool2d(1), torch.nn.Flatten(), torch.nn.Linear(6, CLASSES)
+        )
+
+    def paddle_net():
+        layers = (paddle.nn.Conv2D(3, 6, 3), paddle.nn.InstanceNorm2D(6), paddle.nn.PReLU(6))
+        return paddle.nn.Sequential(
+            *layers, paddle.nn.AdaptiveAvgPool2D(1), paddle.nn.Flatten(), paddle.nn.Linear(6, CLASSES)
+        )
+
+    case = trained(
+        torch_net, paddle_net, optimizers=(torch_sgd, lambda model, losses, schedule: Own(model)), weights=()
+    )
+    result = run(case, **QUICK)
+    assert result.passed, str(result)
+
+
+# --- what a layer that is not run is called -------------------------------------------------------------------------
+
+
+def test_a_layer_that_the_port_forgets_to_run_is_said_to_be_never_run():
+    class Forgetful(PaddleNet):
+        def forward(self, x):
+            x = self.stem(x)
+            x = self.stem[2](self.stem[1](self.conv2(x)))
+            return self.head(self.stem[2](self.fc1(x.mean([2, 3]))))  # no dropout
+
+    result = run(minimal(port=Forgetful), stages=["forward"], **QUICK)
+    assert stage(result, "forward").cause.startswith("the port has the layer drop, but never runs it")
+
+
+def test_what_is_no_model_or_no_tensor_is_named():
+    crash = stage(run(minimal(port=lambda: None), **QUICK), "weights").crash
+    assert "its function returns a NoneType; expected a paddle.nn.Layer" in crash
+
+    class Nested(PaddleNet):
+        def forward(self, x):
+            return {"logits": (super().forward(x),)}
+
+    result = run(minimal(port=Nested), stages=["forward"], **QUICK)
+    assert "the model's output logits is a tuple; expected a tensor" in stage(result, "forward").crash

@@ -67,7 +67,21 @@ def test_an_input_that_is_no_specification_is_refused():
         case(inputs={"image": np.zeros((1, 3, 8, 8))})
 
 
-@pytest.mark.parametrize("size", [(17, None), (0, 9), (9,), (9.0, 9)])
+def test_ignored_points_are_pairs():
+    with pytest.raises(CaseError, match="expected pairs"):
+        case(ignored=("attn", "why"))
+
+
+def test_an_input_that_cannot_be_made_is_named():
+    class Broken:
+        def make(self, name, size, seed=0):
+            raise ValueError("no file")
+
+    with pytest.raises(CaseError, match=r"input 'image' cannot be made: .* raised ValueError: no file"):
+        case(inputs={"image": Broken()}).make_inputs()
+
+
+@pytest.mark.parametrize("size", [(17, None), (0, 9), (9,), (9.0, 9), 32])
 def test_a_size_that_is_none_is_refused(size):
     with pytest.raises(CaseError, match=r"expected \(height, width\), two positive"):
         case(size=size)

@@ -136,3 +136,8 @@ def test_settings_that_no_number_shows_are_said_of_a_port_that_passes():
 def test_initial_values_are_alike_and_not_equal():
     stage = StageResult("initial", [Finding("initial/conv.weight", "pass")]).to_dict()
     assert report.agreement(stage) == "alike" and report.agreement({**stage, "stage": "weights"}) == "equal"
+
+
+def test_a_stage_that_compared_nothing_says_so():
+    empty = {**case(GOOD), "passed": False, "stages": [StageResult("forward").to_dict()]}
+    assert "FAIL one forward: nothing was compared, which counts as a failure" in report.findings(empty)
