@@ -18,6 +18,7 @@ from typing import Any, Callable
 import numpy as np
 
 from parity.compare import Finding
+from parity.traces import digested
 from parity.weights import Plan
 
 Digested = Any  # (shape, digest), as `traces.digested` returns them
@@ -157,6 +158,11 @@ def rule(starts: Sequence[Start], fans: Sequence[tuple[float, float]]) -> str:
         ):
             return name
     return ""
+
+
+def rule_of(values: np.ndarray) -> str:
+    """The rule that one tensor, as torch lays it out, looks drawn by; "" for none, and for a vector."""
+    return rule([Start.of(digested(values))], [fans(values.shape)]) if values.ndim >= 2 else ""
 
 
 def fans(shape: Sequence[int]) -> tuple[float, float]:

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from parity import initial
 from parity.diagnosis import values
 from parity.diagnosis.values import short
 
@@ -217,6 +218,9 @@ def origin(value: np.ndarray, name: str, held: Mapping[str, np.ndarray]) -> str:
                 return f"is {text}"
         if value.size > 1 and np.ptp(value) == 0:
             return f"is {value.ravel()[0]:.6g} everywhere: its initial value, as if it were never loaded"
+        drawn, carried = (initial.rule_of(tensor) for tensor in (value, expected))
+        if drawn and drawn != carried:
+            return f"looks drawn ({drawn}): it was initialised after loading, or never loaded"
     return "is not the one that was carried over, and no other tensor's"
 
 

@@ -60,4 +60,26 @@ def explain_buffer(finding: Finding, initial: dict[str, np.ndarray], traces: tup
         return f"{name} is updated in training by the port, not by the reference: there the norm is frozen"
     if moved == [True, False]:
         return f"{name} is updated in training by the reference, not by the port: there the norm is frozen"
-    return ""
+    return _unbiased(name, before, theirs, ours) if name.endswith("running_var") else ""
+
+
+def _unbiased(name: str, before: np.ndarray, theirs: np.ndarray, ours: np.ndarray) -> str:
+    """Whether a running variance is what torch makes of it, not Paddle.
+
+    Of b before, Paddle makes p = k b + (1-k) v and torch t = k b + (1-k) v n/(n-1) = r p - (r-1) k b with r = n/(n-1):
+    a line through all channels, whose r gives a whole n.
+    """
+    if before.size < 3:
+        return ""
+    columns = np.stack([theirs, before], axis=1)
+    factors = np.linalg.lstsq(columns, ours, rcond=None)[0]
+    ratio, fitted = float(factors[0]), columns @ factors
+    if ratio <= 1.0 + 1e-9 or np.abs(fitted - ours).max() > 1e-10 * np.abs(ours).max():
+        return ""
+    count, kept = ratio / (ratio - 1.0), -float(factors[1]) / (ratio - 1.0)
+    if abs(count - round(count)) > 1e-3 or not 1e-6 < kept < 1.0:
+        return ""
+    return (
+        f"{name} averages the unbiased variance of the batch, n/(n-1) times the biased with n = {round(count)}, as"
+        " torch does; Paddle's batch norms average the biased one"
+    )

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import numpy as np
+import paddle
 import pytest
+import torch
 
 from parity.compare import Finding
 from parity.diagnosis import conditioning, data, glue, leaf, losses, metrics, rates, runs, updates, values
@@ -485,3 +487,35 @@ def test_a_large_difference_is_never_rounding():
         Finding("forward/x", "fail", 1e-3), np.ones(2), lambda inputs: np.zeros(2), [np.ones(2)]
     )
     assert found == ""
+
+
+# --- values that look drawn, statistics that torch would keep -------------------------------------------------------
+
+
+def test_a_weight_that_was_initialised_after_loading_is_said_to_be():
+    paddle.seed(0)
+    conv = paddle.nn.Conv2D(16, 32, 3)
+    held = {"conv.weight": 0.3 * np.random.RandomState(0).standard_normal((32, 16, 3, 3))}
+    said = leaf.origin(conv.weight.numpy(), "conv.weight", held)
+    assert said.startswith("looks drawn (Kaiming normal of fan_in") and "initialised after loading" in said
+    assert "drawn" not in leaf.origin(held["conv.weight"] + 0.1, "conv.weight", held)
+
+
+def test_a_running_variance_that_is_torchs_is_told():
+    random = np.random.RandomState(0)
+    x = torch.from_numpy(random.standard_normal((4, 6, 5, 7)))
+    norm = torch.nn.BatchNorm2d(6, momentum=0.25).double()
+    norm.running_var.copy_(torch.from_numpy(random.uniform(0.5, 2.0, 6)))
+    before = norm.running_var.numpy().copy()
+    norm(x)
+    paddles = 0.75 * before + 0.25 * x.numpy().var((0, 2, 3))
+    traces = tuple(Trace({"buffer/bn.running_var": v}) for v in (paddles, norm.running_var.numpy()))
+    said = runs.explain_buffer(
+        Finding("forward_train/buffer/bn.running_var", "fail"), {"bn.running_var": before}, traces
+    )
+    assert "unbiased" in said and "n = 140" in said
+    wrong = (traces[0], Trace({"buffer/bn.running_var": 1.01 * paddles}))
+    assert (
+        runs.explain_buffer(Finding("forward_train/buffer/bn.running_var", "fail"), {"bn.running_var": before}, wrong)
+        == ""
+    )
