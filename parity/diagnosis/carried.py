@@ -33,7 +33,16 @@ def explain(finding: Finding, plan: Any, expected: Arrays, actual: Arrays) -> st
         return ""
     wrong = [m for m in plan.moves if not np.array_equal(expected[m.port], actual[m.port])]
     said = leaf.origin(np.asarray(actual[move.port]), move.port, expected)
-    return f"{move.port} {said}{_rule(move, wrong, expected, actual)}; {len(wrong)} tensors differ after loading"
+    again = _initialised_again(plan, wrong, expected)
+    return f"{move.port} {said}{_rule(move, wrong, expected, actual)}; {len(wrong)} tensors differ after loading{again}"
+
+
+def _initialised_again(plan: Any, wrong: Sequence[Any], expected: Arrays) -> str:
+    """Whether what differs is what an initialisation sets: most weights, and neither biases nor norms."""
+    weights = [move for move in plan.moves if expected[move.port].ndim >= 2]
+    if len(wrong) < 3 or 2 * len(wrong) < len(weights) or any(expected[move.port].ndim < 2 for move in wrong):
+        return ""
+    return f" ({len(weights)} weights in all), no bias and no norm: they look initialised after they were loaded"
 
 
 def _rule(move: Any, wrong: list[Any], expected: Arrays, actual: Arrays) -> str:

@@ -212,7 +212,7 @@ def _near(one: float, other: float) -> bool:
 
 
 def _scaled(outputs: Arrays) -> Iterator[Arrays]:
-    for slope, shift in ((0.5, 0.125), (8.0, -1.0)):
+    for slope, shift in ((0.5, 0.125), (0.25, -0.5)):  # no larger ones: on a CPU Paddle's losses end at 64
         yield {name: slope * np.asarray(value, np.float64) + shift for name, value in outputs.items()}
 
 

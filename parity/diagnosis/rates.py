@@ -161,7 +161,8 @@ def _warmup(ours: Series, theirs: Series, warmup: int, off: list[int]) -> str:
     kinds = {"port": _warmup_kind(ours, warmup), "reference": _warmup_kind(theirs, warmup)}
     if kinds["port"] != kinds["reference"]:
         return f"the warm-up is {kinds['port']}, the reference's {kinds['reference']}; after it both agree"
-    return f"the warm-ups differ ({kinds['port']}), from iteration {off[0]} on; after it both agree"
+    starts = f", and starts at {ours[0]:.3g}, the reference's at {theirs[0]:.3g}" if off[0] == 0 else ""
+    return f"the warm-up ({kinds['port']}) differs from iteration {off[0]} on{starts}; after it both agree"
 
 
 def _warmup_kind(series: Series, warmup: int) -> str:

@@ -45,6 +45,18 @@ def ignored_all() -> tuple[Any, Any]:
     return _cross_entropy([255, 255], ignore_index=255)
 
 
+@probe(
+    "cross_entropy where the true class's logit is lower by 100",
+    "a pixel's loss ends at 64 on a CPU; its gradient does not",
+)
+def largest_loss() -> tuple[Any, Any]:
+    logits, label = np.array([[0.0, 100.0]]), np.array([0])
+    return (
+        TF.cross_entropy(torch.from_numpy(logits), torch.from_numpy(label)),
+        PF.cross_entropy(paddle.to_tensor(logits), paddle.to_tensor(label)),
+    )
+
+
 @probe("cross_entropy, a label out of range", "nothing: neither computes")
 def out_of_range() -> tuple[Any, Any]:
     return _cross_entropy([0, 7], ignore_index=255)

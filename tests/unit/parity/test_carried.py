@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 
 from parity.case import Drop, Rename, Transpose
-from parity.diagnosis.carried import explain_plan
+from parity.compare import Finding
+from parity.diagnosis.carried import explain, explain_plan
 from parity.errors import WeightsError
 from parity.weights import PortTensor, plan
 
@@ -84,3 +86,15 @@ def test_what_is_wrong_with_one_layer_or_rule(theirs, own, rules, cause):
 
 def test_a_rule_that_sends_two_tensors_to_one_name_is_named():
     assert "rename two tensors to c.weight" in said(Side(a=conv(8), b=conv(8)), Side(c=conv(8)), Rename("^[ab]", "c"))
+
+
+@pytest.mark.parametrize(("changed", "again"), [("weight", True), ("bias", False), ("", False)])
+def test_weights_that_all_differ_while_nothing_else_does_look_initialised_again(changed, again):
+    random = np.random.RandomState(0)
+    side = Side(a=conv(8), b=conv(8, 8), c=conv(4, 8))
+    expected = {name: random.standard_normal(shape) for name, shape in side.shapes().items()}
+    wrong = [name for name in expected if name.endswith(("weight", changed or "a.bias"))]
+    actual = {name: random.standard_normal(value.shape) if name in wrong else value for name, value in expected.items()}
+    finding = Finding("weights/a.weight", "fail")
+    text = explain(finding, plan(side.shapes(), side.tensors()), expected, actual)
+    assert ("look initialised after they were loaded" in text) == again
