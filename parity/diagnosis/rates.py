@@ -54,8 +54,8 @@ def explain_schedule(ours: Series, theirs: Series, *, iters: int, warmup: int) -
         or _moved(ours, theirs, common)
         or _no_warmup(ours, theirs, iters, warmup, common)
         or _peaks(ours, theirs, common, off)
-        or _warmup(ours, theirs, warmup, off)
         or _held(ours, theirs, common)
+        or _warmup(ours, theirs, warmup, off)
         or _decay(ours, theirs, iters, warmup, common)
         or _described(ours, theirs, iters, warmup)
         or f"the schedules differ from iteration {off[0]} on ({ours[off[0]]:.6g}, reference {theirs[off[0]]:.6g})"
