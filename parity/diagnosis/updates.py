@@ -315,22 +315,22 @@ def compare_momentum(
         names: of the parameters.
         known: the reference's momentum, if its optimizer could be asked.
     """
-    found, differing = [], 0
+    found, differing = [], Counter()
     for name in names:
         for accumulator in ("velocity", "moment1", "moment2"):
             point = f"optimizer/{name}.{accumulator}"
             if point in step[0] and point in step[1] and point in before[0]:
                 difference = step[1][point] - step[0][point]
-                differing += bool(difference.any())
+                differing[accumulator] += bool(difference.any())
                 numbers, residual = fit(difference, [before[0][point]])
                 if residual <= 1e-4 and abs(numbers[0]) > 1e-7:
                     found.append((accumulator, round(numbers[0], 6)))
     if not found:
         return ""
     (accumulator, change), count = Counter(found).most_common(1)[0]
-    if abs(change - 1.0) < 1e-3 and accumulator == "velocity":
+    if abs(change - 1.0) < 1e-3 and accumulator != "moment2":
         return f"the gradient of the step before is added once more, in {count} parameters: it is not cleared"
-    if 2 * count < differing:
+    if 2 * count < differing[accumulator]:
         return ""
     what = {"velocity": "momentum", "moment1": "Adam's beta1", "moment2": "Adam's beta2"}[accumulator]
     said = f"{what} is {change:+.4g} off the reference's"

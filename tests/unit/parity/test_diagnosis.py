@@ -182,6 +182,45 @@ def test_another_momentum_is_read_from_the_second_step():
     assert said.startswith("momentum 0.95, reference 0.9")
 
 
+def adam_moments(gradients, *, lost=False, kept=False):
+    """Moments after the second of two steps of torch's Adam, and after the first."""
+    parameters = {
+        name: torch.nn.Parameter(torch.zeros(value.shape, dtype=torch.float64)) for name, value in gradients[0].items()
+    }
+    adam = torch.optim.Adam(parameters.values())
+    steps = []
+    for index, step in enumerate(gradients):
+        for name, parameter in parameters.items():
+            gradient = step[name] + (gradients[0][name] if kept and index else 0.0)
+            parameter.grad = torch.from_numpy(gradient)
+            if lost and index:
+                adam.state[parameter]["exp_avg"].zero_(), adam.state[parameter]["exp_avg_sq"].zero_()
+        adam.step()
+        kinds = {"moment1": "exp_avg", "moment2": "exp_avg_sq"}
+        steps.append(
+            {
+                f"optimizer/{name}.{kind}": adam.state[parameter][key].numpy().copy()
+                for name, parameter in parameters.items()
+                for kind, key in kinds.items()
+            }
+        )
+    return steps[1], steps[0]
+
+
+@pytest.mark.parametrize(
+    ("wrong", "said"),
+    [
+        ({"lost": True}, "differs by -0.9 times that of the step before, in 3"),
+        ({"kept": True}, "added once more, in 3"),
+    ],
+)
+def test_moments_of_adam_that_are_lost_or_gradients_that_are_kept_are_told(wrong, said):
+    random = np.random.RandomState(1)
+    gradients = [{name: random.standard_normal((3, 4)) for name in "abc"} for _ in range(2)]
+    (reference, before), (own, _) = adam_moments(gradients), adam_moments(gradients, **wrong)
+    assert said in updates.compare_momentum((reference, own), (before, before), list("abc"), None)
+
+
 # --- schedules: a polynomial with a warm-up, by its definition ------------------------------------------------------
 
 
