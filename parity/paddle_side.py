@@ -181,9 +181,16 @@ class PaddleSide(ModelSide):
                     state[f"{name}.{accumulator}"] = array.T if name in linear else array
         return state
 
+    def layer(self, path: str) -> nn.Layer:
+        """The layer at a path of the model."""
+        found = self.model
+        for name in path.split("."):
+            found = found._sub_layers[name]
+        return found
+
     def attributes(self, path: str) -> dict[str, Any]:
         """As `TorchSide.attributes`."""
-        layer = dict(self.model.named_sublayers())[path]
+        layer = self.layer(path)
         if isinstance(layer, (nn.Conv2D, nn.Conv2DTranspose)):
             transposed = isinstance(layer, nn.Conv2DTranspose)
             return {
@@ -216,7 +223,7 @@ class PaddleSide(ModelSide):
 
     def replay(self, path: str, inputs: Sequence[np.ndarray], *, train: bool) -> np.ndarray:
         """As `TorchSide.replay`."""
-        layer = dict(self.model.named_sublayers())[path]
+        layer = self.layer(path)
         layer.train() if train else layer.eval()
         with paddle.no_grad(), self._exact():
             return layer(*[self._tensor(value) for value in inputs]).numpy()

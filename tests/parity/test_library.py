@@ -659,3 +659,11 @@ def test_what_is_no_model_or_no_tensor_is_named():
 
     result = run(minimal(port=Nested), stages=["forward"], **QUICK)
     assert "the model's output logits is a tuple; expected a tensor" in stage(result, "forward").crash
+
+
+def test_what_counts_as_padding_does_not_matter_where_there_is_none():
+    pair = {
+        "reference": changed(TorchNet, lambda model: setattr(model, "drop", torch.nn.AvgPool2d(2))),
+        "port": changed(PaddleNet, lambda model: setattr(model, "drop", paddle.nn.AvgPool2D(2))),
+    }
+    assert run(minimal(**pair), stages=["weights"], **QUICK).coverage["set_differently"] == []
