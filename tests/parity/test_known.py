@@ -30,8 +30,24 @@ def test_every_entry_is_measured_here():
         "float32 attributes of normalisations",
         "float32 attributes of optimizers",
         "float32 inside float64 operators",  # in test_paddle_float64.py
+        "norm that gradients are clipped to",
     ]
     assert all(entry.rule and entry.handled for entry in LEDGER)
+
+
+@pytest.mark.parametrize("norm", [0.002, 3.0])
+def test_torch_divides_by_the_norm_plus_a_millionth_and_paddle_by_the_norm(norm):
+    gradient = norm * np.array([0.6, -0.8])
+    one = torch.nn.Parameter(torch.zeros(2, dtype=torch.float64))
+    one.grad = torch.from_numpy(gradient.copy())
+    torch.nn.utils.clip_grad_norm_([one], 0.001)
+    np.testing.assert_allclose(one.grad.numpy(), gradient * 0.001 / (norm + 1e-6), rtol=1e-12)
+    other = paddle.create_parameter([2], "float64")
+    other.set_value(np.zeros(2))
+    optimizer = paddle.optimizer.SGD(1.0, [other], grad_clip=paddle.nn.ClipGradByGlobalNorm(0.001))
+    (other * paddle.to_tensor(gradient)).sum().backward()
+    optimizer.step()
+    np.testing.assert_allclose(-other.numpy(), gradient * 0.001 / norm, rtol=1e-6)  # its limit is float32
 
 
 # --- running variance -----------------------------------------------------------------------------------------------
