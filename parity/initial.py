@@ -145,12 +145,14 @@ RULES: tuple[tuple[str, str, Fans], ...] = (  # name, kind, (fan_in, fan_out) ->
 
 
 def rule(starts: Sequence[Start], fans: Sequence[tuple[float, float]]) -> str:
-    """The rule that all these tensors follow; "" if none that is known does.
+    """The rule that all these tensors follow; "" if none that is known does, and for vectors, which tell no fan.
 
     Args:
         starts: the tensors.
         fans: of each, (fan_in, fan_out).
     """
+    if any(len(start.shape) < 2 for start in starts):
+        return ""
     for name, kind, deviation in RULES:
         if all(
             not start.constant and start.kind in ("", kind) and _close(start.rms, deviation(*fan), start.size)
@@ -161,8 +163,8 @@ def rule(starts: Sequence[Start], fans: Sequence[tuple[float, float]]) -> str:
 
 
 def rule_of(values: np.ndarray) -> str:
-    """The rule that one tensor, as torch lays it out, looks drawn by; "" for none, and for a vector."""
-    return rule([Start.of(digested(values))], [fans(values.shape)]) if values.ndim >= 2 else ""
+    """The rule that one tensor, as torch lays it out, looks drawn by; as in `rule`."""
+    return rule([Start.of(digested(values))], [fans(values.shape)])
 
 
 def fans(shape: Sequence[int]) -> tuple[float, float]:

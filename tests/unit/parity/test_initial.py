@@ -110,6 +110,12 @@ def test_a_rule_is_named_that_torch_really_drew_by(fill, said):
     assert initial.rule([start(w) for w in weights], [initial.fans(w.shape) for w in weights]).startswith(said)
 
 
+def test_no_rule_is_named_for_a_bias_whose_fan_is_not_its_length():
+    torch.manual_seed(0)
+    bias = torch.nn.Conv2d(64, 576, 3).bias.detach().numpy()  # as many as the fan_in by which torch drew it
+    assert initial.rule([start(bias)], [initial.fans(bias.shape)]) == ""
+
+
 def test_no_rule_is_named_that_only_some_tensors_follow():
     torch.manual_seed(0)
     weights = [init.xavier_normal_(torch.empty(64, 16, 3, 3)).numpy(), 3 * torch.randn(64, 16, 3, 3).numpy()]
