@@ -11,7 +11,6 @@ import mmap
 import pickle
 import tempfile
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any, Callable
 
 import numpy as np
@@ -26,15 +25,14 @@ ALIGNED = 64
 
 
 class Spool:
-    """Answers with large arrays: the arrays are in files, which are mapped for as long as somebody holds an answer.
+    """Answers with large arrays: the arrays are on disk, and mapped for as long as somebody holds an answer.
 
     What is around the arrays (names, numbers) stays in memory. What `get` returns may be changed: it is a copy, of
-    which only changed pages take memory.
+    which only changed pages take memory. The file has no name, so that nothing is left of it however the process ends.
     """
 
     def __init__(self) -> None:
-        self._folder = tempfile.TemporaryDirectory(prefix="parity_self_test_")
-        self._count = 0
+        self._file = tempfile.TemporaryFile(prefix="parity_self_test_")
 
     def put(self, value: Any) -> Callable[[], Any]:
         """Stores a value; returns what gets it back, as often as it is called."""
@@ -44,25 +42,27 @@ class Spool:
         if sum(view.nbytes for view in views) < ON_DISK:
             whole = pickle.dumps(value, protocol=5)
             return lambda: pickle.loads(whole)
-        self._count += 1
-        path = Path(self._folder.name) / f"{self._count}.arrays"
+        begin = self._pad(mmap.ALLOCATIONGRANULARITY)  # where a mapping may begin
         places = []
-        with path.open("wb") as file:
-            for view in views:
-                file.write(b"\0" * (-file.tell() % ALIGNED))
-                places.append((file.tell(), view.nbytes))
-                file.write(view)
-        return lambda: _mapped(path, frame, places)
+        for view in views:
+            places.append((self._pad(ALIGNED) - begin, view.nbytes))
+            self._file.write(view)
+        self._file.flush()
+        size = self._file.tell() - begin
+        return lambda: self._mapped(begin, size, frame, places)
+
+    def _pad(self, multiple: int) -> int:
+        """Goes on at a multiple of this; returns where."""
+        self._file.write(b"\0" * (-self._file.tell() % multiple))
+        return self._file.tell()
+
+    def _mapped(self, begin: int, size: int, frame: bytes, places: list[tuple[int, int]]) -> Any:
+        whole = memoryview(mmap.mmap(self._file.fileno(), size, access=mmap.ACCESS_COPY, offset=begin))
+        return pickle.loads(frame, buffers=[whole[start : start + count] for start, count in places])
 
     def close(self) -> None:
-        """Removes the files."""
-        self._folder.cleanup()
-
-
-def _mapped(path: Path, frame: bytes, places: list[tuple[int, int]]) -> Any:
-    with path.open("rb") as file:
-        whole = memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY))
-    return pickle.loads(frame, buffers=[whole[start : start + size] for start, size in places])
+        """Lets go of the file; answers that are held stay."""
+        self._file.close()
 
 
 class RememberedSide:

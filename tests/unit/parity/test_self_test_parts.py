@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +21,7 @@ from parity.faults.memory import ON_DISK, RememberedSide, Spool
 from parity.faults.score import Outcome, Score
 from parity.traces import Trace
 
+ROOT = Path(__file__).resolve().parents[3]
 LARGE = np.arange(ON_DISK // 8 + 1, dtype=np.float64).reshape(-1, 3)
 
 
@@ -74,14 +79,22 @@ def test_what_is_done_to_an_answer_does_not_change_the_next():
     spool.close()
 
 
-def test_large_answers_are_in_files_that_are_removed():
+def test_several_answers_are_told_apart_and_stay_when_the_spool_is_closed():
     spool = Spool()
-    folder = Path(spool._folder.name)
-    spool.put([LARGE])
-    spool.put([np.zeros(3)])
-    assert [path.stat().st_size >= LARGE.nbytes for path in folder.iterdir()] == [True]
+    gets = [spool.put({"large": LARGE + index, "odd": np.arange(5.0) + index}) for index in range(3)]
+    answers = [get() for get in gets]
     spool.close()
-    assert not folder.exists()
+    for index, answer in enumerate(answers):
+        assert np.array_equal(answer["large"], LARGE + index) and answer["odd"].tolist() == [*np.arange(5.0) + index]
+
+
+def test_nothing_is_left_on_disk_by_a_process_that_is_killed(tmp_path):
+    script = (
+        "import os, signal, numpy\nfrom parity.faults.memory import Spool\n"
+        "spool = Spool()\nspool.put([numpy.zeros(2**20)])\nos.kill(os.getpid(), signal.SIGKILL)"
+    )
+    done = subprocess.run([sys.executable, "-c", script], env={**os.environ, "TMPDIR": str(tmp_path)}, cwd=ROOT)
+    assert done.returncode == -signal.SIGKILL and list(tmp_path.iterdir()) == []
 
 
 # --- a side that remembers ------------------------------------------------------------------------------------------
