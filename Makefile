@@ -5,11 +5,12 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 REQUIREMENTS := $(wildcard requirements/*.txt)
 
-.PHONY: help setup check test unit lint format bench demo clean
+.PHONY: help setup check self-test test unit lint format bench demo clean
 
 help:
 	@echo "make check   prove every port equal to its original (six minutes on two cores, and 20 GB)"
 	@echo "make test    run all tests"
+	@echo "make self-test  plant every kind of mistake in every port, and score what the check finds (hours)"
 	@echo "make demo    train STDC1 on a small generated city, evaluate and predict"
 	@echo "make unit    run the unit tests alone"
 	@echo "make lint    check style; make format applies it"
@@ -27,6 +28,9 @@ $(READY): $(REQUIREMENTS) setup.py
 
 check: $(READY)
 	$(BIN)/python parity/check.py
+
+self-test: $(READY)
+	$(BIN)/python parity/check.py --self-test --seeds 20 --json benchmarks/self_test.json --md benchmarks/self_test.md
 
 # one thread per worker: two test processes on two cores are faster than one that uses both
 test: $(READY)

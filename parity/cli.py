@@ -109,21 +109,22 @@ def _run(options: argparse.Namespace) -> int:
 
 def _self_test(options: argparse.Namespace, cases: Sequence[Case]) -> int:
     from paddleseg_ext import threads
-
-    threads.configure(options.num_threads)
-    _quieten_paddle()
+    from parity import workers
     from parity.faults import command
 
+    jobs = 1 if options.spread else workers.number(options.jobs, len(cases))
+    threads.configure(options.num_threads or (1 if jobs > 1 else None))
+    _quieten_paddle()
     size = tuple(options.size) if options.size else None
-    return command.run(
-        cases,
-        kinds=options.self_test or None,
-        seed=options.seed,
-        size=size,
-        json_path=options.json,
-        seeds=options.seeds,
-        spread=options.spread,
-    )
+
+    def plant(cases: Sequence[Case], **told: Any) -> Any:
+        from parity.faults import self_test
+
+        kinds = options.self_test or None
+        settings = {"seed": options.seed, "seeds": options.seeds, "size": size, "spread": options.spread}
+        return self_test(cases, kinds=kinds, **settings, **told)
+
+    return command.run(cases, plant, jobs=jobs, json_path=options.json, md_path=options.md)
 
 
 def _check_cases(options: argparse.Namespace, cases: Sequence[Case], jobs: int) -> list[tuple[Any, Any]]:
@@ -227,7 +228,21 @@ def _check_files(options: argparse.Namespace) -> None:
     )
 
 
+def _check_self_test(options: argparse.Namespace) -> None:
+    """Refuses what goes without --self-test only, and what goes with it only."""
+    if options.self_test is None:
+        if options.spread:
+            raise CaseError("--spread: deals out planted mistakes; expected --self-test beside it")
+        return
+    for name in ("stage", "weights", "input", "html", "fault_score", "reprod_log", "isolate"):
+        if getattr(options, name):
+            raise CaseError(f"--{name.replace('_', '-')}: is no option of --self-test; leave it out")
+    if options.spread and (options.jobs or 1) > 1:
+        raise CaseError(f"--jobs {options.jobs}: --spread goes from case to case; expected one job; leave --jobs out")
+
+
 def _check(options: argparse.Namespace, cases: Sequence[Case]) -> None:
+    _check_self_test(options)
     if options.weights and len(cases) != 1:
         raise CaseError(f"--weights: {len(cases)} cases are selected; expected one; name it with --case")
     _check_files(options)

@@ -220,18 +220,18 @@ def write_markdown(data: Mapping[str, Any], path: Path) -> None:
     `<!-- zoo:begin -->` and `<!-- zoo:end -->`, if all of them were checked.
     """
     old = path.read_text(encoding="utf-8") if path.exists() else ""
-    text = _between(old, "check", markdown_table(data))
+    text = between(old, "check", markdown_table(data))
     if text is None:
         text = markdown(data)
     elif "<!-- zoo:begin -->" in text and zoo.ZOO.exists():
         models = zoo.load()
         if {row["case"] for row in models["models"]} <= {case["case"] for case in data["cases"]}:
-            text = _between(text, "zoo", zoo.table(data, models)) or text
+            text = between(text, "zoo", zoo.table(data, models)) or text
     guard.write(path, text)
 
 
-def _between(text: str, name: str, table: str) -> str | None:
-    """The text with a table between the markers of this name; None if it does not have them."""
+def between(text: str, name: str, table: str) -> str | None:
+    """The text with a table between the markers of this name, `<!-- name:begin -->` and `:end`; None without them."""
     head, begin, rest = text.partition(f"<!-- {name}:begin -->")
     _, end, tail = rest.partition(f"<!-- {name}:end -->")
     return f"{head}{begin}\n{table}\n{end}{tail}" if end else None

@@ -101,6 +101,7 @@ class Pool:
         needs: Sequence[float] | None = None,
         times: Sequence[float] | None = None,
         memory: float = float("inf"),
+        finished: Callable[[Any], None] | None = None,
     ) -> list[Any]:
         """Results of all pieces, in their order.
 
@@ -112,6 +113,7 @@ class Pool:
             memory: bytes that there are.
             progress: called with (name, stage), and with (name, "") at the end of each.
             died: (number, stage, message) -> what stands for the result of a piece whose worker died.
+            finished: called with each result as soon as it is there.
 
         Raises:
             ParityError: that a piece raised; the others are given up.
@@ -128,6 +130,8 @@ class Pool:
                 worker = next(worker for worker in self._workers if worker.connection is connection)
                 if self._take(worker, results, progress, died):
                     progress(names[worker.task], "")
+                    if finished is not None:
+                        finished(results[worker.task])
                     waiting.end(worker)
                     if waiting.tasks:
                         self._alive(worker)

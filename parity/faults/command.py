@@ -1,4 +1,4 @@
-"""`check.py --self-test`: the score of the harness itself, as a table and as JSON."""
+"""`check.py --self-test`: the score of the harness itself, as a table, as Markdown and as JSON."""
 
 from __future__ import annotations
 
@@ -6,35 +6,38 @@ import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Callable
 
+from parity import guard, stages, workers
 from parity.case import Case
-from parity.faults.fault import KINDS
 from parity.faults.score import WHATS, Outcome, Score
-from parity.faults.selftest import self_test
-from parity.report import progress
+from parity.markup import md
+from parity.report import between, progress
+
+_NUMBERS = {
+    "count": "planted",
+    **{what: what for what in WHATS},
+    "equivalent": "equivalent",
+    "not planted": "not planted",
+    "impossible": "no place",
+    "alarms": "alarms",
+    "seconds": "seconds",
+}
+"""Columns of the table by case: of `Score.by_case`, and their titles."""
+Plant = Callable[..., Score]
+"""`self_test` with all that it takes but the cases and what it is told to call."""
 
 
-def run(
-    cases: Sequence[Case],
-    *,
-    seed: int,
-    size: tuple[int, int] | None,
-    json_path: str | None,
-    kinds: Sequence[str] | None = None,
-    seeds: int = 3,
-    spread: bool = False,
-) -> int:
+def run(cases: Sequence[Case], plant: Plant, *, jobs: int, json_path: str | None, md_path: Path | None) -> int:
     """Plants faults in the ports of some cases and prints the score.
 
     Args:
-        cases: as `self_test` takes them.
-        seed: likewise.
-        size: likewise.
+        cases: whose ports are correct.
+        plant: does it, given cases, `progress` and `so_far`.
+        jobs: cases at the same time, each in a process of its own; neither framework may be imported here yet, but
+            for one job.
         json_path: where the score goes as JSON too, after each case anew; "-" for standard output, and no table.
-        kinds: likewise.
-        seeds: likewise.
-        spread: likewise.
+        md_path: where its table goes as Markdown; into a file with markers `self-test`, between them.
 
     Returns:
         The exit code: 0 if the goals are met, every fault was planted and no correct port failed, else 1.
@@ -42,17 +45,68 @@ def run(
 
     def write(score: Score) -> None:
         if json_path and json_path != "-":
-            Path(json_path).write_text(json.dumps(score.to_dict(), indent=1) + "\n", encoding="utf-8")
+            guard.write(json_path, json.dumps(score.to_dict(), indent=1) + "\n")
 
     with progress(quiet=json_path == "-") as say:
-        score = self_test(
-            cases, kinds=kinds, seed=seed, seeds=seeds, size=size, spread=spread, progress=say, so_far=write
-        )
+        if jobs > 1:
+            score = _side_by_side(cases, plant, jobs, say, write)
+        else:
+            score = plant(cases, progress=say, so_far=write)
+    write(score)
+    if md_path:
+        old = md_path.read_text(encoding="utf-8") if md_path.exists() else ""
+        table = markdown(score)
+        guard.write(md_path, between(old, "self-test", table) or f"{table}\n")
     if json_path == "-":
         sys.stdout.write(json.dumps(score.to_dict(), indent=1) + "\n")
-    if json_path != "-":
+    else:
         print_score(score)
     return 0 if score.passed else 1
+
+
+def _side_by_side(
+    cases: Sequence[Case], plant: Plant, jobs: int, say: Callable[[str, str], None], write: Callable[[Score], None]
+) -> Score:
+    """The score of all cases, some at a time, as far as the memory holds them."""
+    done: list[Score] = []
+
+    def work(index: int, progress: Callable[[str, str], None]) -> Score:
+        return plant([cases[index]], progress=progress)
+
+    def died(index: int, stage: str, message: str) -> Score:
+        at = f", at {stage}" if stage else ""
+        return Score(crashes=[f"{cases[index].name}: {message}{at}"])
+
+    def finished(score: Score) -> None:
+        done.append(score)
+        write(Score.of(done))
+
+    with workers.Pool(work, jobs) as pool:
+        scores = pool.run(
+            [case.name for case in cases],
+            progress=say,
+            died=died,
+            needs=[1.5 * stages.memory_needed(case) for case in cases],
+            times=[stages.time_expected(case) for case in cases],
+            memory=0.9 * workers.physical_memory(),
+            finished=finished,
+        )
+    return Score.of(scores)
+
+
+def markdown(score: Score) -> str:
+    """The score by case and by kind, and all that the command says beside it."""
+    rows = [[name, *(f"{row[column]:.0f}" for column in _NUMBERS)] for name, row in score.by_case().items()]
+    by_case = _markdown_table(["case", *_NUMBERS.values()], rows)
+    rows = [[name, text, *map(str, cells)] for name, text, cells in _by_kind(score)]
+    by_kind = _markdown_table(["kind", "what is done wrong", "planted", *WHATS, "equivalent"], rows)
+    said = "\n".join(f"- {md(line)}" for line in lines(score))
+    return f"**{totals(score)}**\n\n{by_case}\n\n{by_kind}\n\n{said}"
+
+
+def _markdown_table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    first, *others = ("| " + " | ".join(map(md, row)) + " |" for row in (head, *rows))
+    return "\n".join([first, "|" + "---|" * len(head), *others])
 
 
 def print_score(score: Score) -> None:
@@ -64,13 +118,8 @@ def print_score(score: Score) -> None:
     table = Table(title="planted faults that change a number: caught, localised, explained")
     for column in ("kind", "what is done wrong", "planted", "caught", "localised", "explained", "equivalent"):
         table.add_column(column, justify="left" if column in ("kind", "what is done wrong") else "right")
-    for name, kind in KINDS.items():
-        outcomes = [outcome for outcome in score.outcomes if outcome.kind == name]
-        if outcomes:
-            counts = [score.rate(what, outcomes) for what in WHATS]
-            equivalent = sum(outcome.verdict == "equivalent" for outcome in outcomes)
-            cells = [str(good) for good, _ in counts]
-            table.add_row(name, kind.text, str(counts[0][1]), *cells, str(equivalent or ""))
+    for name, text, cells in _by_kind(score):
+        table.add_row(name, text, *map(str, cells))
     console.print(table)
     if len(score.by_case()) > 1:
         console.print(_cases(score))
@@ -78,21 +127,36 @@ def print_score(score: Score) -> None:
         console.print(line, markup=False, soft_wrap=True)
 
 
+def _by_kind(score: Score) -> list[tuple[str, str, list[Any]]]:
+    """(kind, what is done wrong, [planted, caught, localised, explained, equivalent]) of each that was planted."""
+    from parity.faults import KINDS
+
+    rows = []
+    for name, kind in KINDS.items():
+        outcomes = [outcome for outcome in score.outcomes if outcome.kind == name]
+        if outcomes:
+            counts = [score.rate(what, outcomes) for what in WHATS]
+            equivalent = sum(outcome.verdict == "equivalent" for outcome in outcomes)
+            rows.append((name, kind.text, [counts[0][1], *(good for good, _ in counts), equivalent or ""]))
+    return rows
+
+
 def _cases(score: Score) -> Any:
     from rich.table import Table
 
     table = Table(title="the same by case")
-    numbers = ("count", *WHATS, "equivalent", "not planted", "impossible", "alarms", "seconds")
     table.add_column("case")
-    for column in numbers:
-        table.add_column({"count": "planted", "impossible": "no place"}.get(column, column), justify="right")
+    for title in _NUMBERS.values():
+        table.add_column(title, justify="right")
     for name, row in score.by_case().items():
-        table.add_row(name, *[f"{row[column]:.0f}" for column in numbers])
+        table.add_row(name, *[f"{row[column]:.0f}" for column in _NUMBERS])
     return table
 
 
 def lines(score: Score) -> list[str]:
     """What a reader has to know beyond the table, a line each; the totals come last."""
+    from parity.faults import KINDS
+
     found = []
     for outcome in score.outcomes:
         problem = problem_of(outcome)

@@ -8,7 +8,6 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from parity.compare import StageResult
-from parity.faults.fault import KINDS
 
 WHATS = ("caught", "localised", "explained")
 GOALS = {"caught": 1.0, "localised": 0.95, "explained": 0.9}
@@ -63,6 +62,7 @@ class Score:
         sites: faults counted per kind and case.
         sizes: case -> (H, W) at which faults were planted.
         versions: of the packages that the numbers depend on.
+        crashes: "case: what became of the process that worked on it".
     """
 
     outcomes: list[Outcome] = field(default_factory=list)
@@ -75,6 +75,20 @@ class Score:
     sites: int = 1
     sizes: dict[str, tuple[int, int]] = field(default_factory=dict)
     versions: dict[str, str] = field(default_factory=dict)
+    crashes: list[str] = field(default_factory=list)
+
+    @classmethod
+    def of(cls, scores: Sequence[Score]) -> Score:
+        """One score of several, each of other cases, by the same settings."""
+        first = next((score for score in scores if not score.crashes), scores[0])
+        whole = cls(seed=first.seed, seeds=first.seeds, sites=first.sites)
+        for score in scores:
+            whole.clean += score.clean
+            for name in ("outcomes", "alarms", "crashes"):
+                getattr(whole, name).extend(getattr(score, name))
+            for name in ("impossible", "elsewhere", "sizes", "versions"):
+                getattr(whole, name).update(getattr(score, name))
+        return whole
 
     def rate(self, what: str, outcomes: Sequence[Outcome] | None = None) -> tuple[int, int]:
         """(how many, of how many) faults that change a number were "caught", "localised" or "explained"."""
@@ -102,7 +116,7 @@ class Score:
             found.append(f"{unplanted} faults could not be planted")
         if self.alarms:
             found.append(f"{len(self.alarms)} false alarms")
-        return found
+        return [*found, *self.crashes]
 
     def by_case(self) -> dict[str, dict[str, float]]:
         """Case -> what was caught, localised and explained of how many, and what else was seen, in numbers."""
@@ -122,7 +136,7 @@ class Score:
     def to_dict(self) -> dict[str, Any]:
         """JSON-able."""
         kinds: dict[str, dict[str, int]] = {}
-        for name in KINDS:
+        for name in dict.fromkeys(outcome.kind for outcome in self.outcomes):
             outcomes = [outcome for outcome in self.outcomes if outcome.kind == name]
             count = self.rate("caught", outcomes)[1]
             if count:

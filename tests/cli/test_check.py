@@ -165,6 +165,11 @@ def test_reprod_log_files_hold_both_sides(tmp_path, mine):
         (["--html", "x.html", "--fault-score", "none.json"], "--fault-score none.json: there is no such file"),
         (["--html", "x.html", "--fault-score", str(ROOT / "setup.py")], "not a score of planted faults"),
         (["--fault-score", str(ROOT / "setup.py")], "give --html FILE too"),
+        (["--self-test", "--html", "x.html"], "--html: is no option of --self-test; leave it out"),
+        (["--self-test", "--stage", "forward"], "--stage: is no option of --self-test"),
+        (["--self-test", "--spread", "--jobs", "2"], "--jobs 2: --spread goes from case to case"),
+        (["--self-test", "no-such-kind", "--jobs", "2"], "there is no kind of fault 'no-such-kind'"),
+        (["--spread"], "--spread: deals out planted mistakes; expected --self-test"),
     ],
 )
 def test_bad_usage_exits_2_with_one_message(tmp_path, arguments, expected):
@@ -173,6 +178,35 @@ def test_bad_usage_exits_2_with_one_message(tmp_path, arguments, expected):
     assert expected in done.stderr
     assert "Traceback" not in done.stderr and "checking" not in done.stderr
     assert not list(tmp_path.iterdir())
+
+
+def test_several_ports_are_tested_beside_each_other_as_one_after_the_other(tmp_path, mine):
+    path = mine(RIGHT)
+    path.write_text(path.read_text() + "\nimport dataclasses\nCASES = [CASE, dataclasses.replace(CASE, name='other')]\n")
+    command = [path, "--self-test", "bn-epsilon", "conv-padding", "relu-missing", "momentum", "--seeds", "2"]
+    apart = check(*command, "--jobs", "1", "--json", "one.json", cwd=tmp_path)
+    beside = check(*command, "--jobs", "2", "--json", "two.json", "--md", "score.md", cwd=tmp_path)
+    assert apart.returncode == beside.returncode == 0, beside.stdout + beside.stderr
+    one, two = (json.loads((tmp_path / name).read_text()) for name in ("one.json", "two.json"))
+    for score in (one, two):
+        for timed in (*score["faults"], *score["cases"].values()):
+            timed.pop("seconds")
+    assert one == two and set(two["cases"]) == {"mine", "other"} and two["clean_runs"] == 4
+    text = (tmp_path / "score.md").read_text()
+    assert "| other | 3 | 3 | 3 | 3 | 0 | 0 | 1 | 0 |" in text and "| relu-missing | " in text
+    assert "mine: no place for 1 of" in text and "false alarms 0 of 4 correct runs" in text
+
+
+def test_a_port_whose_process_dies_fails_the_self_test_and_the_others_go_on(tmp_path, mine):
+    path = mine(RIGHT)
+    text = path.read_text().replace("def port():", "def dies():\n    import os\n    os._exit(9)\n\n\ndef port():")
+    text += "\nimport dataclasses\nCASES = [CASE, dataclasses.replace(CASE, name='other', port=dies)]\n"
+    path.write_text(text)
+    done = check(path, "--self-test", "bn-epsilon", "--seeds", "1", "--jobs", "2", "--json", "score.json", cwd=tmp_path)
+    assert done.returncode == 1 and "Traceback" not in done.stderr
+    score = json.loads((tmp_path / "score.json").read_text())
+    assert score["problems"] == ["other: the process of the case ended with exit code 9, at correct port, seed 0"]
+    assert score["totals"]["explained"] == [1, 1] and "FAILED: other: the process of the case ended" in done.stdout
 
 
 def test_a_file_without_a_case_exits_2(tmp_path):
