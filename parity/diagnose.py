@@ -20,7 +20,7 @@ from parity.compare import Finding, StageResult, compare_point
 from parity.diagnosis import calls, carried, conditioning, data, glue, gradients, leaf, losses, metrics, runs, training
 from parity.isolation import RemoteSide
 from parity.traces import Trace
-from parity.training import merged, steps
+from parity.training import steps
 from parity.weights import rename_module
 
 NOTHING = "no cause found"
@@ -318,22 +318,25 @@ def _is_kept(trace: Trace, number: int) -> bool:
 
 
 def _replayed(bench: Any, whole: Schedule, count: int) -> str:
-    """What the first of these steps that differs says, when all of it is looked at; "" if nothing."""
+    """What the first of these steps that differs says, when all of it is looked at; "" if nothing.
+
+    Of a step only a sample of each tensor is kept: two steps of both sides would take the memory of two more models.
+    """
     if count < 1:
         return ""
     bench._restore()
     sides = (bench.reference, bench.port)
     schedule = dataclasses.replace(whole, steps=count)
-    before: list[Trace] = []
+    kept: list[list[Trace]] = [[], []]
     for parts in zip(*(steps(side, schedule, bench.batch) for side in sides)):
         first = bench._compare("step", *parts).first
+        for traces, part in zip(kept, parts):
+            traces[:] = [*traces[-1:], part.sampled()]
         if first is not None:
-            both = tuple(bench.translated(merged([*before[side : side + 1], parts[side]])) for side in (0, 1))
+            points = ({name: value for step in side for name, value in step.points.items()} for side in kept)
+            both = tuple(bench.translated(Trace(known)) for known in points)
             _, targets = bench.batch()
-            return training.Steps(both, {}, bench.port.parameters(), sides, schedule, [], targets).explain(first)
-        before = [
-            Trace({n: v.copy() for n, v in part.points.items() if "/optimizer/" in n}, part.meta) for part in parts
-        ]
+            return training.Steps(both, {}, {}, sides, schedule, [], targets).explain(first)
     return ""
 
 

@@ -63,6 +63,14 @@ class Trace:
         """The same numbers in memory of its own."""
         return Trace({name: np.array(value) for name, value in self.points.items()}, dict(self.meta))
 
+    def sampled(self, size: int = 2**14) -> Trace:
+        """About that many elements of each tensor, flat and in memory of their own: enough to fit a rule to.
+
+        Of tensors of the same size they are those at the same places.
+        """
+        flat = {name: value.ravel() for name, value in self.points.items()}
+        return Trace({name: value[:: -(-value.size // size) or 1].copy() for name, value in flat.items()})
+
     def without_arrays(self) -> Trace:
         """Only the single numbers of it: losses, rates."""
         return Trace({name: value for name, value in self.points.items() if value.size == 1}, dict(self.meta))
