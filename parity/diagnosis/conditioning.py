@@ -12,6 +12,7 @@ from parity.diagnosis import values
 SMALL = 1e-6  # larger differences are mistakes
 SHARE = 0.1  # of the difference that rounding alone has to explain
 LAST_BIT = 2.0**-52
+MOVES = "the reference's own number moves by"  # how the explanation begins
 
 
 def nudged(inputs: Sequence[np.ndarray]) -> list[np.ndarray]:
@@ -49,7 +50,7 @@ def explain(
     if own < SHARE * finding.error:
         return ""
     return (
-        f"the reference's own number moves by {own:.0e} when each number of its input moves by its last bit: at this"
+        f"{MOVES} {own:.0e} when each number of its input moves by its last bit: at this"
         " size and batch it is not determined better, by either side (a norm over few values, or of almost constant"
         " ones); a larger size or batch tells whether anything else differs"
     )

@@ -165,6 +165,7 @@ def lines(score: Score) -> list[str]:
             if outcome.verdict == "caught":
                 found.append(f"     {outcome.stage}/{outcome.point}: {outcome.cause.splitlines()[0]}")
     found += [f"FALSE ALARM {alarm}" for alarm in score.alarms]
+    found += [f"run again at a larger size: {run}" for run in score.undetermined]
     for name, kind in KINDS.items():
         if kind.needs and any(name in kinds for kinds in score.impossible.values()):
             found.append(f"no case can express {name} ({kind.text}): that takes {kind.needs}")

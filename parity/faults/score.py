@@ -54,6 +54,8 @@ class Score:
     Attributes:
         outcomes: of each planted fault.
         alarms: "case, seed: first divergence" of every correct port that failed.
+        undetermined: likewise, of those that failed where the reference's own last bits move its numbers by more than
+            the verdict allows, and passed at a larger size.
         clean: number of correct ports checked.
         impossible: case -> kinds that it has no place for.
         elsewhere: case -> kinds that it has a place for, and that were planted in another case of its family only.
@@ -67,6 +69,7 @@ class Score:
 
     outcomes: list[Outcome] = field(default_factory=list)
     alarms: list[str] = field(default_factory=list)
+    undetermined: list[str] = field(default_factory=list)
     clean: int = 0
     impossible: dict[str, list[str]] = field(default_factory=dict)
     elsewhere: dict[str, list[str]] = field(default_factory=dict)
@@ -84,7 +87,7 @@ class Score:
         whole = cls(seed=first.seed, seeds=first.seeds, sites=first.sites)
         for score in scores:
             whole.clean += score.clean
-            for name in ("outcomes", "alarms", "crashes"):
+            for name in ("outcomes", "alarms", "undetermined", "crashes"):
                 getattr(whole, name).extend(getattr(score, name))
             for name in ("impossible", "elsewhere", "sizes", "versions"):
                 getattr(whole, name).update(getattr(score, name))
@@ -154,6 +157,7 @@ class Score:
             "kinds": kinds,
             "false_alarms": len(self.alarms),
             "alarms": self.alarms,
+            "undetermined": self.undetermined,
             "clean_runs": self.clean,
             "cases": self.by_case(),
             "impossible": self.impossible,

@@ -182,7 +182,9 @@ def test_bad_usage_exits_2_with_one_message(tmp_path, arguments, expected):
 
 def test_several_ports_are_tested_beside_each_other_as_one_after_the_other(tmp_path, mine):
     path = mine(RIGHT)
-    path.write_text(path.read_text() + "\nimport dataclasses\nCASES = [CASE, dataclasses.replace(CASE, name='other')]\n")
+    path.write_text(
+        path.read_text() + "\nimport dataclasses\nCASES = [CASE, dataclasses.replace(CASE, name='other')]\n"
+    )
     command = [path, "--self-test", "bn-epsilon", "conv-padding", "relu-missing", "momentum", "--seeds", "2"]
     apart = check(*command, "--jobs", "1", "--json", "one.json", cwd=tmp_path)
     beside = check(*command, "--jobs", "2", "--json", "two.json", "--md", "score.md", cwd=tmp_path)

@@ -254,6 +254,45 @@ def test_faults_are_planted_at_the_smallest_size_that_determines_the_numbers(siz
     assert smallest(case, 0) == chosen
 
 
+def port_normed():
+    from paddle import nn
+
+    class Normed(nn.Layer):
+        def __init__(self):
+            super().__init__()
+            self.down = nn.Conv2D(3, 4, 8, stride=8, bias_attr=False)
+            self.norm = nn.BatchNorm2D(4, epsilon=1e-12)
+            self.head = nn.Conv2D(4, 2, 1)
+
+        def forward(self, image):
+            x = self.head(self.norm(self.down(image)))
+            return {"map": x, "points": x}
+
+    return Normed()
+
+
+def wrong_normed():
+    model = port_normed()
+    model.norm._epsilon = 1e-11
+    return model
+
+
+@pytest.mark.parametrize(("model", "larger", "alarms"), [
+    (port_normed, [(8, 8), (32, 32)], 0),
+    (port_normed, [(8, 8)], 1),
+    (wrong_normed, [(8, 8), (32, 32)], 1),
+])  # fmt: skip
+def test_a_seed_that_does_not_determine_the_numbers_is_run_again_at_a_larger_size(model, larger, alarms):
+    images = {"image": inputs.image(2), "label": inputs.labels(2, 6)}
+    case = Case(name="normed", reference=Side(normed, losses), port=Side(model, losses), inputs=images, size=(8, 8))
+    score = Score()
+    _check_clean(case, [0], score, lambda case, what: None, larger)
+    assert (score.clean, len(score.alarms), len(score.undetermined)) == (1, alarms, 1 - alarms), score
+    if not alarms:
+        assert "at 8x8, where the reference's own number moves by" in score.undetermined[0]
+        assert score.undetermined[0].endswith("at 32x32 it passes")
+
+
 def reference_activated():
     from torch import nn
 
