@@ -64,12 +64,15 @@ class Trace:
         return Trace({name: np.array(value) for name, value in self.points.items()}, dict(self.meta))
 
     def sampled(self, size: int = 2**14) -> Trace:
-        """About that many elements of each tensor, flat and in memory of their own: enough to fit a rule to.
+        """Of each larger tensor about that many elements, flat; enough to fit a rule to, in memory of its own.
 
         Of tensors of the same size they are those at the same places.
         """
-        flat = {name: value.ravel() for name, value in self.points.items()}
-        return Trace({name: value[:: -(-value.size // size) or 1].copy() for name, value in flat.items()})
+
+        def sample(value: np.ndarray) -> np.ndarray:
+            return np.array(value if value.size <= size else value.ravel()[:: -(-value.size // size)])
+
+        return Trace({name: sample(value) for name, value in self.points.items()})
 
     def without_arrays(self) -> Trace:
         """Only the single numbers of it: losses, rates."""

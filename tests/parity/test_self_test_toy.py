@@ -16,6 +16,7 @@ from parity.faults.score import Score
 from parity.faults.selftest import _check_clean, self_test, smaller
 from parity.faults.sizes import smallest
 from parity.faults.ward import Ward
+from parity.traces import Trace
 
 pytestmark = pytest.mark.parity
 
@@ -214,6 +215,15 @@ def test_another_momentum_is_told_from_the_trajectory_where_the_steps_are_too_fe
     )
     assert "momentum 0.95, reference 0.9" in momentum.cause and "step 2 updated differently" in momentum.cause
     assert forgotten.verdict == "caught" and forgotten.explained, forgotten
+
+
+@pytest.mark.parametrize("size", [4, 2**14])
+def test_what_is_lost_between_steps_of_adam_is_told_from_samples_of_the_tensors(size, monkeypatch):
+    own = Trace.sampled
+    monkeypatch.setattr(Trace, "sampled", lambda trace: own(trace, size))
+    case = dataclasses.replace(CASE, step=Schedule(steps=1))
+    score = self_test([case], kinds=["accumulators-forgotten", "gradients-kept"], seeds=1)
+    assert [outcome.explained for outcome in score.outcomes] == [True, True], score.outcomes
 
 
 def test_another_momentum_is_told_where_steps_that_agree_are_too_large_to_be_kept(monkeypatch):
