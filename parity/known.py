@@ -53,6 +53,12 @@ LEDGER = (
         "the port computes them in float64 (paddle_float64)",
     ),
     KnownDifference(
+        "ties of a selection",
+        "which of several equal elements topk takes is in neither framework's contract, and elements that should be"
+        " equal, such as border pixels of a resized map, are rounded otherwise by each",
+        "in float64 both sides take the first of those that are equal to 2^-36 of the largest (ties.first_largest)",
+    ),
+    KnownDifference(
         "norm that gradients are clipped to",
         "torch's clip_grad_norm_ divides by the norm plus 1e-6, ClipGradByGlobalNorm by the norm",
         "not at all: a port with Paddle's own clipping differs by 1e-6 over the norm, and fails",

@@ -1,4 +1,4 @@
-"""Operators that Paddle does not compute in full float64, done again in float64.
+"""Operators that Paddle does not compute in full float64, done again in float64; and `topk`, by the rule of `ties`.
 
 In a float64 network Paddle 3.3.1 still keeps the ratio of a bilinear or bicubic resize, the divisor of an average
 pooling's backward pass, and the constants of SELU in float32, and takes 0.1666667 for the sixth of a hard sigmoid:
@@ -21,6 +21,8 @@ import paddle
 import paddle.nn.functional as F
 from paddle import _C_ops
 
+from parity.ties import first_largest
+
 
 @contextmanager
 def exact_operators() -> Iterator[None]:
@@ -31,6 +33,7 @@ def exact_operators() -> Iterator[None]:
         "pool2d": _pool2d,
         "hardsigmoid": _hardsigmoid,
         "selu": _selu,
+        "topk": _topk,
     }
     own = {name: getattr(_C_ops, name) for name in replacements}
     for name, replacement in replacements.items():
@@ -43,9 +46,11 @@ def exact_operators() -> Iterator[None]:
 
 
 def _for_float64(own: Any, replacement: Any) -> Any:
-    def kernel(x: paddle.Tensor, *arguments: Any) -> paddle.Tensor:
-        result = replacement(x, *arguments) if x.dtype == paddle.float64 else None
-        return own(x, *arguments) if result is None else result
+    def kernel(x: paddle.Tensor, *arguments: Any, out: Any = None) -> Any:
+        result = replacement(x, *arguments) if x.dtype == paddle.float64 and out is None else None
+        if result is not None:
+            return result
+        return own(x, *arguments) if out is None else own(x, *arguments, out=out)
 
     return kernel
 
@@ -127,6 +132,17 @@ def _hardsigmoid(x: paddle.Tensor, slope: float, offset: float) -> paddle.Tensor
 
 def _selu(x: paddle.Tensor, scale: float, alpha: float) -> paddle.Tensor:
     return scale * paddle.where(x > 0, x, alpha * paddle.expm1(x))
+
+
+def _topk(
+    x: paddle.Tensor, k: Any, axis: int | None, largest: bool, is_sorted: bool
+) -> tuple[paddle.Tensor, paddle.Tensor] | None:
+    values = x.numpy()
+    if not values.ndim or np.isnan(values).any():
+        return None
+    axis = -1 if axis is None else axis
+    indices = paddle.to_tensor(first_largest(values, int(k), axis, largest=largest))
+    return paddle.take_along_axis(x, indices, axis), indices
 
 
 def _pool2d(

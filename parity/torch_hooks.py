@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
 import torch
 from torch import nn
 
+from parity.ties import first_largest
 from parity.traces import Trace
 
 STATISTICS = ("running_mean", "running_var")
@@ -43,6 +47,41 @@ def counter(norms: dict[str, Any], path: str) -> Any:
         norms.setdefault(path, []).append({**call, "before": to_numpy(module.running_var)})
 
     return hook
+
+
+@contextmanager
+def first_of_equals() -> Iterator[None]:
+    """Within it `topk` takes the first of equal elements, as the port's does; see `ties`.
+
+    The kernel below torch's functions is replaced, so that it does not matter how a model calls it, and who watches its
+    functions sees `topk`. A torch that does not let it be replaced (before 1.10) keeps its own.
+    """
+    library = getattr(getattr(torch, "library", None), "Library", None)
+    if library is None or _replaced:
+        yield
+        return
+    _replaced.append("topk")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # that a kernel is overridden
+        kernels = library("aten", "IMPL", "CPU")
+        kernels.impl("topk", _topk)
+    try:
+        yield
+    finally:
+        kernels._destroy()
+        _replaced.clear()
+
+
+def _topk(
+    x: torch.Tensor, k: int, dim: int = -1, largest: bool = True, sorted: bool = True
+) -> tuple[torch.Tensor, torch.Tensor]:
+    if not x.ndim:
+        return x.clone(), torch.zeros((), dtype=torch.int64)
+    indices = torch.from_numpy(first_largest(x.detach().numpy(), k, dim, largest=largest))
+    return x.gather(dim, indices), indices
+
+
+_replaced: list[str] = []  # kernels that are replaced now
 
 
 def has_shift(module: nn.Module) -> bool:

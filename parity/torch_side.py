@@ -23,6 +23,7 @@ from parity.torch_hooks import (
     add_magnitudes,
     calibrator,
     counter,
+    first_of_equals,
     has_shift,
     has_statistics,
     recorder,
@@ -122,7 +123,7 @@ class TorchSide(ModelSide):
         modules = {path: m for path, m in self.model.named_modules() if has_statistics(m)}
         handles = [module.eval().register_forward_pre_hook(calibrator()) for module in modules.values()]
         try:
-            with torch.no_grad():
+            with torch.no_grad(), self._exact():
                 self._forward([self._tensor(value) for value in inputs])
         finally:
             for handle in handles:
@@ -197,10 +198,11 @@ class TorchSide(ModelSide):
             after = Trace(meta=self._facts())
             self.model.train()
             self._clear_gradients()
-            with self._counted(after.meta if facts else None):
-                outputs = self._forward([self._tensor(value) for value in inputs])
-            terms = losses(outputs, self._tensors(targets))
-            sum(terms.values()).backward()
+            with self._exact():
+                with self._counted(after.meta if facts else None):
+                    outputs = self._forward([self._tensor(value) for value in inputs])
+                terms = losses(outputs, self._tensors(targets))
+                sum(terms.values()).backward()
             after.points = {f"term/{name}": to_numpy(value) for name, value in terms.items()}
         optimizer.step()
         found = {**{name: after.meta[name] for name in ("norms", "sums", "shifts")}, **self._gains()} if facts else {}
@@ -263,7 +265,7 @@ class TorchSide(ModelSide):
     def replay(self, path: str, inputs: Sequence[np.ndarray], *, train: bool) -> np.ndarray:
         """Output of one leaf module on given inputs."""
         module = self.model.get_submodule(path).train(train)
-        with torch.no_grad():
+        with torch.no_grad(), self._exact():
             return to_numpy(module(*[self._tensor(value) for value in inputs]))
 
     def leaf_inputs(self, path: str, inputs: Sequence[np.ndarray], *, train: bool) -> list[np.ndarray]:
@@ -275,7 +277,7 @@ class TorchSide(ModelSide):
         )
         self.model.train(train)
         try:
-            with torch.no_grad():
+            with torch.no_grad(), self._exact():
                 self._forward([self._tensor(value) for value in inputs])
         finally:
             handle.remove()
@@ -300,7 +302,7 @@ class TorchSide(ModelSide):
         return tensor.requires_grad
 
     def _exact(self) -> AbstractContextManager[None]:
-        return nullcontext()
+        return first_of_equals() if self.dtype == torch.float64 else nullcontext()
 
     def _cast(self, losses: Any) -> Any:
         return losses.to(self.dtype) if isinstance(losses, nn.Module) else losses
@@ -338,7 +340,7 @@ class TorchSide(ModelSide):
             if tracks(module):
                 handles.append(module.register_forward_pre_hook(counter(trace.meta["norms"], path)))
         try:
-            with torch.set_grad_enabled(backward):
+            with torch.set_grad_enabled(backward), self._exact():
                 yield
         finally:
             for handle in handles:

@@ -189,7 +189,7 @@ def of_reference(reference: Any, inputs: Sequence[np.ndarray], *, train: bool) -
             handles.append(module.register_forward_hook(_leaving(seen, watch, path, torch.is_tensor, numpy)))
     reference.model.train(train)
     try:
-        with Mode():
+        with reference._exact(), Mode():
             reference._forward([reference._tensor(value, gradient=True) for value in inputs])
     except Exception as error:
         seen.crash = f"{type(error).__name__}: {error}"
