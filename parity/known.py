@@ -54,9 +54,9 @@ LEDGER = (
     ),
     KnownDifference(
         "ties of a selection",
-        "which of several equal elements topk takes is in neither framework's contract, and elements that should be"
-        " equal, such as border pixels of a resized map, are rounded otherwise by each",
-        "in float64 both sides take the first of those that are equal to 2^-36 of the largest (ties.first_largest)",
+        "which of several equal elements topk takes first is in neither framework's contract, and elements that should"
+        " be equal, such as border pixels of a resized map, are rounded otherwise by each",
+        "in float64 both sides take the first of those that are equal to 2^-36 of the largest (ties)",
     ),
     KnownDifference(
         "norm that gradients are clipped to",

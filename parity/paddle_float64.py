@@ -1,4 +1,4 @@
-"""Operators that Paddle does not compute in full float64, done again in float64; and `topk`, by the rule of `ties`.
+"""Operators that Paddle does not compute in full float64, done again in float64; and sorting by the rule of `ties`.
 
 In a float64 network Paddle 3.3.1 still keeps the ratio of a bilinear or bicubic resize, the divisor of an average
 pooling's backward pass, and the constants of SELU in float32, and takes 0.1666667 for the sixth of a hard sigmoid:
@@ -14,14 +14,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, Optional
 
 import numpy as np
 import paddle
 import paddle.nn.functional as F
 from paddle import _C_ops
 
-from parity.ties import first_largest
+from parity.ties import first_largest, ordered
+
+Selected = Optional[tuple[paddle.Tensor, paddle.Tensor]]  # elements and their indices; None leaves it to Paddle
 
 
 @contextmanager
@@ -34,6 +36,7 @@ def exact_operators() -> Iterator[None]:
         "hardsigmoid": _hardsigmoid,
         "selu": _selu,
         "topk": _topk,
+        "argsort": _argsort,
     }
     own = {name: getattr(_C_ops, name) for name in replacements}
     for name, replacement in replacements.items():
@@ -134,14 +137,19 @@ def _selu(x: paddle.Tensor, scale: float, alpha: float) -> paddle.Tensor:
     return scale * paddle.where(x > 0, x, alpha * paddle.expm1(x))
 
 
-def _topk(
-    x: paddle.Tensor, k: Any, axis: int | None, largest: bool, is_sorted: bool
-) -> tuple[paddle.Tensor, paddle.Tensor] | None:
+def _topk(x: paddle.Tensor, k: Any, axis: int, largest: bool, is_sorted: bool) -> Selected:
+    return _gathered(x, axis, lambda values: first_largest(values, int(k), axis, largest=largest))
+
+
+def _argsort(x: paddle.Tensor, axis: int, descending: bool, stable: bool) -> Selected:
+    return _gathered(x, axis, lambda values: ordered(values, axis, descending=descending))
+
+
+def _gathered(x: paddle.Tensor, axis: int, choose: Callable[[np.ndarray], np.ndarray]) -> Selected:
     values = x.numpy()
     if not values.ndim or np.isnan(values).any():
         return None
-    axis = -1 if axis is None else axis
-    indices = paddle.to_tensor(first_largest(values, int(k), axis, largest=largest))
+    indices = paddle.to_tensor(choose(values))
     return paddle.take_along_axis(x, indices, axis), indices
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from parity.ties import first_largest
+from parity.ties import first_largest, ordered
 from parity.traces import Trace
 
 STATISTICS = ("running_mean", "running_var")
@@ -51,20 +51,21 @@ def counter(norms: dict[str, Any], path: str) -> Any:
 
 @contextmanager
 def first_of_equals() -> Iterator[None]:
-    """Within it `topk` takes the first of equal elements, as the port's does; see `ties`.
+    """Within it `topk` and `sort` take equal elements in the order of `ties`, as the port's do.
 
-    The kernel below torch's functions is replaced, so that it does not matter how a model calls it, and who watches its
-    functions sees `topk`. A torch that does not let it be replaced (before 1.10) keeps its own.
+    The kernels below torch's functions are replaced, so that it does not matter how a model calls them, and who watches
+    its functions sees them. A torch that does not let kernels be replaced (before 1.10) keeps its own.
     """
     library = getattr(getattr(torch, "library", None), "Library", None)
     if library is None or _replaced:
         yield
         return
-    _replaced.append("topk")
+    _replaced.extend(_KERNELS)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)  # that a kernel is overridden
         kernels = library("aten", "IMPL", "CPU")
-        kernels.impl("topk", _topk)
+        for name, kernel in _KERNELS.items():
+            kernels.impl(name, kernel)
     try:
         yield
     finally:
@@ -75,12 +76,26 @@ def first_of_equals() -> Iterator[None]:
 def _topk(
     x: torch.Tensor, k: int, dim: int = -1, largest: bool = True, sorted: bool = True
 ) -> tuple[torch.Tensor, torch.Tensor]:
+    return _gathered(x, dim, lambda values: first_largest(values, k, dim, largest=largest))
+
+
+def _sort(
+    x: torch.Tensor, *, stable: bool | None = None, dim: int = -1, descending: bool = False
+) -> tuple[torch.Tensor, torch.Tensor]:
+    return _gathered(x, dim, lambda values: ordered(values, dim, descending=descending))
+
+
+def _gathered(
+    x: torch.Tensor, dim: int, choose: Callable[[np.ndarray], np.ndarray]
+) -> tuple[torch.Tensor, torch.Tensor]:
     if not x.ndim:
         return x.clone(), torch.zeros((), dtype=torch.int64)
-    indices = torch.from_numpy(first_largest(x.detach().numpy(), k, dim, largest=largest))
+    plain = x.detach().float() if x.dtype == torch.bfloat16 else x.detach()  # which numpy does not know
+    indices = torch.from_numpy(choose(plain.numpy()))
     return x.gather(dim, indices), indices
 
 
+_KERNELS = {"topk": _topk, "sort.stable": _sort}  # `sort` and `argsort` call the latter
 _replaced: list[str] = []  # kernels that are replaced now
 
 

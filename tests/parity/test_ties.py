@@ -27,6 +27,20 @@ def torch_topk(values, k, **settings):
     return found.values.detach().numpy(), found.indices.numpy(), x.grad.numpy()
 
 
+@pytest.mark.parametrize("values", [TIED, APART, np.arange(12).reshape(3, 4) % 5, np.array([True, False, True])])
+@pytest.mark.parametrize("descending", [True, False])
+def test_both_sides_sort_alike_and_stably(values, descending):
+    with first_of_equals(), exact_operators():
+        theirs = torch.tensor(values).sort(descending=descending)
+        again = torch.tensor(values).argsort(descending=descending)
+        ours = paddle.argsort(paddle.to_tensor(values.astype(np.float64)), descending=descending)
+        numbers = paddle.sort(paddle.to_tensor(values.astype(np.float64)), descending=descending)
+    own = torch.tensor(values).sort(descending=descending, stable=True)
+    assert torch.equal(theirs.values, own.values) and torch.equal(theirs.indices, own.indices)
+    assert torch.equal(again, own.indices) and np.array_equal(ours.numpy(), own.indices.numpy())
+    assert np.array_equal(numbers.numpy(), own.values.double().numpy())
+
+
 def paddle_topk(values, k, *, dim=-1, largest=True):
     x = paddle.to_tensor(values, stop_gradient=False)
     with exact_operators():
@@ -81,7 +95,7 @@ def test_a_single_number_is_its_own_largest():
         assert torch.tensor(3.0, dtype=torch.float64).topk(1) == (3.0, 0)
 
 
-def hardest(count, own_count=None):
+def hardest(count, own_count=None, select=None):
     """A case whose loss is the mean over the largest numbers of a map with blocks of equal pixels."""
 
     def reference():
@@ -98,7 +112,7 @@ def hardest(count, own_count=None):
         def losses(outputs, targets):
             pixels = (outputs["0"] ** 2).flatten()
             factors = torch.arange(1, len(pixels) + 1)  # equal pixels become unequal in their last bit, otherwise here
-            return {"loss": (pixels * factors / factors).topk(count).values.mean()}
+            return {"loss": (select or by_topk)(pixels * factors / factors, count)}
 
         return losses
 
@@ -119,9 +133,18 @@ def hardest(count, own_count=None):
     )
 
 
+def by_topk(pixels, count):
+    return pixels.topk(count).values.mean()
+
+
+def by_sort(pixels, count):
+    return pixels.sort(descending=True).values[:count].mean()
+
+
+@pytest.mark.parametrize("select", [by_topk, by_sort])
 @pytest.mark.parametrize("count", [*range(1, 400, 40), *range(2, 400, 40)])
-def test_a_loss_over_the_hardest_pixels_of_a_resized_map_is_proven(count):
-    result = run(hardest(count))
+def test_a_loss_over_the_hardest_pixels_of_a_resized_map_is_proven(count, select):
+    result = run(hardest(count, select=select))
     assert result.passed, result.first
 
 
