@@ -214,12 +214,16 @@ def explain_postprocess(reference: Any, outputs: Arrays, actual: Arrays, point: 
         made = reference.postprocess(changed).points
         if point in made and made[point].shape == actual[point].shape and np.array_equal(made[point], actual[point]):
             return f"{point} is what the reference makes when {text}"
-    plain = reference.postprocess(outputs).points.get(point)
-    if plain is not None:
-        relation = values.relation(np.asarray(plain, np.float64), np.asarray(actual[point], np.float64))
-        if relation:
-            return f"{point} {relation}"
     return ""
+
+
+def relation(reference: Any, outputs: Arrays, actual: Arrays, point: str) -> str:
+    """What has been done to the array that differs first, as far as it shows in itself; arguments as above."""
+    plain = reference.postprocess(outputs).points.get(point)
+    if plain is None:
+        return ""
+    said = values.relation(np.asarray(plain, np.float64), np.asarray(actual[point], np.float64))
+    return f"{point} {said}" if said else ""
 
 
 def _other_outputs(outputs: Arrays) -> Iterable[tuple[str, Arrays]]:

@@ -139,6 +139,9 @@ def _told_apart(one: Any, other: Any) -> tuple[str, str]:
 def _of_output(own: Call, partner: Call) -> str:
     if own.kind == "dropout":
         return f"the {own} draws at random on both sides: as it is no layer, it is not switched off; set its rate to 0"
+    if own.output.shape != partner.output.shape:
+        shapes = f"has shape {own.output.shape}, reference {partner.output.shape}"
+        return f"the {own} gets the reference's input, and what it returns {shapes}: its size or factor is another"
     ours = values.function_between(own.inputs[0], own.output)
     theirs = values.function_between(partner.inputs[0], partner.output)
     if ours and ours != theirs:

@@ -157,14 +157,13 @@ class Leaf:
     def _formula(self) -> str:
         x, expected, actual = self.received[0], self.expected, self.actual
         ours, theirs = values.function_between(x, actual), values.function_between(x, expected)
-        if ours or theirs:
-            return (
-                f"{self.path}: the port computes {ours or 'another function'} of its input,"
-                f" the reference {theirs or 'another function'}"
-            )
+        if ours:
+            return f"{self.path}: the port computes {ours} of its input, the reference {theirs or 'another function'}"
         relation = values.relation(expected, actual)
         if relation:
             return f"{self.path} gets the reference's input, and what it returns {relation}"
+        if theirs:
+            return f"{self.path}: the port computes another function of its input, the reference {theirs}"
         changed = self._other_kernel()
         if changed:
             return f"{self.path} agrees ({values.falls(self.error, changed[1])}) when its kernel is {changed[0]}"
