@@ -61,7 +61,7 @@ LEDGER = (
     KnownDifference(
         "norm that gradients are clipped to",
         "torch's clip_grad_norm_ divides by the norm plus 1e-6, ClipGradByGlobalNorm by the norm",
-        "not at all: a port with Paddle's own clipping differs by 1e-6 over the norm, and fails",
+        "the reference's optimizer step divides by the norm (torch_hooks.norm_alone)",
     ),
 )
 

@@ -99,6 +99,28 @@ _KERNELS = {"topk": _topk, "sort.stable": _sort}  # `sort` and `argsort` call th
 _replaced: list[str] = []  # kernels that are replaced now
 
 
+@contextmanager
+def norm_alone() -> Iterator[None]:
+    """Within it `clip_grad_norm_` divides by the norm, as Paddle does, and not by the norm plus a millionth.
+
+    A torch that computes the factor elsewhere (before 2.6) keeps its own.
+    """
+    module = torch.nn.utils.clip_grad
+    own = getattr(module, "_clip_grads_with_norm_", None)
+    if own is None:
+        yield
+        return
+
+    def clip(parameters: Any, max_norm: float, total_norm: torch.Tensor, foreach: bool | None = None) -> None:
+        own(parameters, max_norm, total_norm - 1e-6, foreach)
+
+    module._clip_grads_with_norm_ = clip
+    try:
+        yield
+    finally:
+        module._clip_grads_with_norm_ = own
+
+
 def has_shift(module: nn.Module) -> bool:
     """Whether it adds a bias per channel: its gradient is a sum, which may cancel to nothing but rounding."""
     bias = getattr(module, "bias", None)

@@ -26,6 +26,7 @@ from parity.torch_hooks import (
     first_of_equals,
     has_shift,
     has_statistics,
+    norm_alone,
     recorder,
     summer,
     to_numpy,
@@ -204,7 +205,8 @@ class TorchSide(ModelSide):
                 terms = losses(outputs, self._tensors(targets))
                 sum(terms.values()).backward()
             after.points = {f"term/{name}": to_numpy(value) for name, value in terms.items()}
-        optimizer.step()
+        with norm_alone() if self.dtype == torch.float64 else nullcontext():
+            optimizer.step()
         found = {**{name: after.meta[name] for name in ("norms", "sums", "shifts")}, **self._gains()} if facts else {}
         self._clear_gradients()  # a large model's are gigabytes
         terms = {name.partition("/")[2]: v for name, v in after.points.items() if name.startswith("term/")}

@@ -11,6 +11,8 @@ import paddle
 import pytest
 import torch
 
+from parity import Case, inputs, run
+from parity.case import Schedule, Side
 from parity.known import LEDGER, RunningVariance
 from parity.torch_hooks import counter
 from parity.torch_side import _round_attributes, _round_groups
@@ -48,7 +50,35 @@ def test_torch_divides_by_the_norm_plus_a_millionth_and_paddle_by_the_norm(norm)
     optimizer = paddle.optimizer.SGD(1.0, [other], grad_clip=paddle.nn.ClipGradByGlobalNorm(0.001))
     (other * paddle.to_tensor(gradient)).sum().backward()
     optimizer.step()
-    np.testing.assert_allclose(-other.numpy(), gradient * 0.001 / norm, rtol=1e-6)  # its limit is float32
+    np.testing.assert_allclose(-other.numpy(), gradient * 0.001 / norm, rtol=1e-12)
+
+
+@pytest.mark.parametrize(("limit", "passes"), [(0.05, True), (1e9, True), (0.05 * (1 + 1e-6), False)])
+def test_a_port_that_clips_by_paddles_own_is_proven_and_one_with_another_limit_is_not(limit, passes):
+    def reference_optimizer(model, losses, schedule):
+        optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
+        optimizer.register_step_pre_hook(lambda *_: clip(model))
+        return optimizer
+
+    def clip(model):
+        torch.nn.utils.clip_grad_norm_(model.parameters(), theirs)
+
+    def port_optimizer(model, losses, schedule):
+        clip = paddle.nn.ClipGradByGlobalNorm(limit)
+        return paddle.optimizer.Momentum(0.1, 0.9, parameters=model.parameters(), grad_clip=clip)
+
+    theirs = limit if passes else 0.05
+    losses = lambda targets: lambda outputs, targets: {"loss": (outputs["0"] ** 2).mean()}  # noqa: E731
+    case = Case(
+        name="clipped",
+        reference=Side(lambda: torch.nn.Conv2d(3, 4, 3), losses, reference_optimizer),
+        port=Side(lambda: paddle.nn.Conv2D(3, 4, 3), losses, port_optimizer),
+        inputs={"image": inputs.image(2)},
+        size=(9, 9),
+        step=Schedule(steps=2),
+    )
+    result = run(case)
+    assert result.passed == passes and (passes or result.first[0].stage == "step"), result.first
 
 
 # --- running variance -----------------------------------------------------------------------------------------------
