@@ -44,8 +44,15 @@ def measure(
     return report
 
 
+ACTIVATIONS = (
+    "relu relu6 leakyrelu elu celu selu gelu silu swish mish hardswish hardsigmoid hardtanh sigmoid tanh softplus"
+    " softsign softmax logsigmoid prelu identity"
+).split()
+"""Layers that may compute the same of all that a run gives them, by the names of both frameworks in small letters."""
+
+
 def set_differently(reference: Any, port: Any, rules: Sequence[Any]) -> list[str]:
-    """Layers with other settings than the reference's, as "path: setting port, reference other".
+    """Layers with other settings than the reference's, as "path: setting port, reference other", or other activations.
 
     Some of them no number shows in this run: of a layer that never ran, or that matters at another size only.
 
@@ -55,9 +62,11 @@ def set_differently(reference: Any, port: Any, rules: Sequence[Any]) -> list[str
         rules: of the case.
     """
     own, found = port.module_types(), []
-    for theirs in reference.module_types():
+    for theirs, kind in reference.module_types().items():
         path = rename_module(theirs, rules)
         if path in own:
+            if _is_other_activation(kind, own[path]):
+                found.append(f"{path}: {own[path]}, reference {kind}")
             try:
                 settings = attribute_differences(reference.attributes(theirs), port.attributes(path))
             except Exception as error:  # the verdict stands without it
@@ -65,3 +74,8 @@ def set_differently(reference: Any, port: Any, rules: Sequence[Any]) -> list[str
                 found.append(f"{path}: its settings cannot be read: {type(error).__name__}: {error}")
             found += [f"{path}: {shown(settings)}"] if settings else []
     return found
+
+
+def _is_other_activation(one: str, other: str) -> bool:
+    names = [{"swish": "silu"}.get(name.lower(), name.lower()) for name in (one, other)]
+    return names[0] != names[1] and all(name in ACTIVATIONS for name in names)

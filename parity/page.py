@@ -165,7 +165,8 @@ def _finding(case: Mapping[str, Any], evidence: Mapping[str, Any]) -> str:
         rows += [("Crash", f"<code>{_t(s['crash'].splitlines()[0])}</code> in {_t(s['stage'])}") for s in crashes[:1]]
     others = [s["stage"] for s in case["stages"] if s["first"] is not None and s is not stage]
     if others:
-        rows.append(("Follows", f"{_t(', '.join(others))} differ as well, which the same cause can explain"))
+        differ = "differs" if len(others) == 1 else "differ"
+        rows.append(("Follows", f"{_t(', '.join(others))} {differ} as well, which the same cause can explain"))
     listed = "".join(f"<dt>{name}</dt><dd>{value}</dd>" for name, value in rows)
     return (
         f'<section class="card bad"><span class="tag bad">NOT EQUAL</span> '
@@ -242,7 +243,7 @@ def _matrix(cases: Sequence[Mapping[str, Any]]) -> str:
         cells = {name: _cell(by_name.get(name)) for name in stages}
         kind, words = ("good", "equal") if case["passed"] else ("bad", "NOT EQUAL")
         columns = "".join(f'<td class="{colour}"{title}>{text}</td>' for colour, title, text in cells.values())
-        rows.append(f'<tr><th>{_t(case["case"])}</th><td class="{kind}">{words}</td>{columns}</tr>')
+        rows.append(f'<tr><th>{_broken(case["case"])}</th><td class="{kind}">{words}</td>{columns}</tr>')
         items = "".join(
             f'<li class="{colour}"{title}><span>{_broken(name)}</span>{text}</li>'
             for name, (colour, title, text) in cells.items()

@@ -45,7 +45,7 @@ small { display: block; color: var(--quiet); font-weight: 400; white-space: nowr
 .matrix { font-size: 0.86rem; }
 .matrix th, .matrix td { padding: 5px 7px; }
 .matrix thead th, .matrix td, .matrix small { white-space: normal; }
-.matrix tbody th { white-space: normal; overflow-wrap: anywhere; min-width: 9em; }
+.matrix tbody th { white-space: normal; min-width: 9em; }
 .stages ul { list-style: none; margin: 4px 0 18px; padding: 0; display: grid; gap: 4px;
   grid-template-columns: repeat(auto-fill, minmax(104px, 1fr)); }
 .stages li { border: 1px solid var(--line); border-radius: 4px; padding: 4px 7px; font-size: 0.86rem;

@@ -99,7 +99,7 @@ class Leaf:
             held: the port's tensors by name, as they should be.
         """
         if self.settings and ("momentum" in self.settings or not self.agrees):
-            return f"{self.path} is set differently: {shown(self.settings)}{self._with_theirs()}"
+            return f"{self.path} is set differently: {shown(self.settings)}{self._in_paddle()}{self._with_theirs()}"
         if not self.received:
             return ""
         if self.agrees:
@@ -107,6 +107,14 @@ class Leaf:
         if self.crash:
             return f"on the reference's input, {self.path} raises {self.crash}"
         return self._weights(held) or self._statistics() or self._formula()
+
+    def _in_paddle(self) -> str:
+        """What to write in the port, where Paddle's number is another than torch's."""
+        if "momentum" not in self.settings:
+            return ""
+        own, other = self.settings["momentum"]
+        copied = ", which was copied" if abs(own + other - 1.0) <= 1e-6 and own != other else ""
+        return f" (Paddle's momentum is 1 minus torch's: {short(1.0 - own)}{copied}, and {short(1.0 - other)} is right)"
 
     def _with_theirs(self) -> str:
         if not self.received:

@@ -193,7 +193,7 @@ FAULTS = {
     "momentum is copied": Fault(
         f"forward_train/buffer/{FEATURES}.1.bn.running_mean",
         setting(f"{FEATURES}.1.bn", _momentum=0.1),
-        cause="momentum 0.9, reference 0.1",
+        cause="momentum 0.9, reference 0.1 (Paddle's momentum is 1 minus torch's: 0.1, which was copied, and 0.9",
     ),
     "a norm uses its running statistics in training": Fault(
         f"forward_train/{FEATURES}.1.bn", setting(f"{FEATURES}.1.bn", _use_global_stats=True)

@@ -667,3 +667,19 @@ def test_what_counts_as_padding_does_not_matter_where_there_is_none():
         "port": changed(PaddleNet, lambda model: setattr(model, "drop", paddle.nn.AvgPool2D(2))),
     }
     assert run(minimal(**pair), stages=["weights"], **QUICK).coverage["set_differently"] == []
+
+
+@pytest.mark.parametrize(
+    ("theirs", "ours", "said"),
+    [
+        (torch.nn.ReLU(), paddle.nn.ReLU6(), ["stem.2: ReLU6, reference ReLU"]),
+        (torch.nn.SiLU(), paddle.nn.Swish(), []),
+        (torch.nn.Identity(), paddle.nn.Dropout(0.0), []),
+    ],
+)
+def test_another_activation_that_computes_the_same_of_this_input_is_reported(theirs, ours, said):
+    pair = {
+        "reference": changed(TorchNet, lambda model: setattr(model, "act", theirs)),
+        "port": changed(PaddleNet, lambda model: setattr(model.stem, "2", ours)),
+    }
+    assert run(minimal(**pair), stages=["weights"], **QUICK).coverage["set_differently"] == said
