@@ -12,7 +12,7 @@ from typing import Any, Callable
 import numpy as np
 
 from parity import diagnose, fill, initial, official
-from parity.case import CALIBRATION, Case
+from parity.case import CALIBRATION, Case, Schedule
 from parity.chain import Replay, recorded_data, recorded_initial
 from parity.compare import Finding, StageResult, compare, numerics
 from parity.errors import CaseError, SideError, WeightsError
@@ -274,14 +274,21 @@ class Bench:
                 whole.meta.update(trace.meta)
                 whole.points.update({prefix + name: value for name, value in trace.points.items()})
 
+    @property
+    def trained(self) -> Schedule:
+        """What the stage `step` starts: the trajectory, if that goes on from its steps."""
+        goes_on = self.case.why_not("trajectory") is None and self.case.trajectory.follows(self.case.step)
+        return self.case.trajectory if goes_on else self.case.step
+
     def _step(self) -> StageResult:
         """Both sides step by step; of a large model only the first step that differs stays in memory."""
         self._restore()
         sides, case = (self.reference, self.port), self.case
-        goes_on = case.why_not("trajectory") is None and case.trajectory.follows(case.step)
-        schedule = case.trajectory if goes_on else case.step
+        goes_on = self.trained is case.trajectory
         training = [
-            steps(side, schedule, self.batch, whole=case.step.steps, replay=self.replay if side is sides[0] else None)
+            steps(
+                side, self.trained, self.batch, whole=case.step.steps, replay=self.replay if side is sides[0] else None
+            )
             for side in sides
         ]
         result = StageResult("step")

@@ -6,9 +6,9 @@ process; of sides in processes of their own, only settings are compared.
 
 from __future__ import annotations
 
-import dataclasses
 import sys
 from collections.abc import Mapping, Sequence
+from itertools import islice
 from typing import Any
 
 import numpy as np
@@ -285,7 +285,7 @@ def _step(bench: Any, finding: Finding) -> str:
     before = finding.point.split("/")[1]
     before = int(before) - 1 if before.isdigit() else 0
     if before and not _is_kept(bench.traces["reference", "step"], before):
-        return _replayed(bench, bench.case.step, before + 1)
+        return _replayed(bench, bench.trained, before + 1)
     inputs, targets = bench.batch()
     observed = bench.reference.observe(inputs, targets, train=True, backward=True)
     points = {n.partition("/")[2]: v for n, v in observed.points.items() if n.startswith("gradient/")}
@@ -317,7 +317,7 @@ def _is_kept(trace: Trace, number: int) -> bool:
     return any(name.startswith(f"{number}/update/") and value.size > 1 for name, value in trace.points.items())
 
 
-def _replayed(bench: Any, whole: Schedule, count: int) -> str:
+def _replayed(bench: Any, schedule: Schedule, count: int) -> str:
     """What the first of these steps that differs says, when all of it is looked at; "" if nothing.
 
     Of a step only a sample of each tensor is kept: two steps of both sides would take the memory of two more models.
@@ -326,9 +326,8 @@ def _replayed(bench: Any, whole: Schedule, count: int) -> str:
         return ""
     bench._restore()
     sides = (bench.reference, bench.port)
-    schedule = dataclasses.replace(whole, steps=count)
     kept: list[list[Trace]] = [[], []]
-    for parts in zip(*(steps(side, schedule, bench.batch) for side in sides)):
+    for parts in islice(zip(*(steps(side, schedule, bench.batch, whole=count) for side in sides)), count):
         first = bench._compare("step", *parts).first
         for traces, part in zip(kept, parts):
             traces[:] = [*traces[-1:], part.sampled()]

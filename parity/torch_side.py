@@ -162,6 +162,13 @@ class TorchSide(ModelSide):
         losses = self.side.losses(targets)
         return isinstance(losses, nn.Module) and any(True for _ in losses.parameters())
 
+    def optimizer_settings(self, schedule: Schedule, targets: Mapping[str, np.ndarray]) -> dict[str, float]:
+        """Numbers that the first group of the optimizer is set to, Adam's betas as `beta1` and `beta2`."""
+        optimizer = self.side.optimizer(self.model, self._cast(self.side.losses(targets)), schedule)
+        group = getattr(optimizer, "optim", optimizer).param_groups[0]
+        settings = {**group, **dict(zip(("beta1", "beta2"), group.get("betas", ())))}
+        return {name: float(value) for name, value in settings.items() if isinstance(value, (int, float))}
+
     def start_training(self, schedule: Schedule, targets: Mapping[str, np.ndarray]) -> None:
         """Builds losses and optimizer; `train_step` can be called then."""
         losses = self._cast(self.side.losses(targets))

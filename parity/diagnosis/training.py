@@ -114,16 +114,10 @@ class Steps:
 
     def _group(self) -> dict[str, float]:
         """Numbers that the first group of the reference's optimizer is set to, if it can be asked."""
-        reference = self.sides[0]
         try:
-            reference.start_training(self.schedule, self.targets)
-            group = dict(reference._training[2].param_groups[0])
-            betas = dict(zip(("beta1", "beta2"), group.get("betas", ())))
-            return {k: float(v) for k, v in {**group, **betas}.items() if isinstance(v, (int, float))}
+            return self.sides[0].optimizer_settings(self.schedule, self.targets)
         except Exception:  # in another process, or recorded
             return {}
-        finally:
-            reference.end_training()
 
     def _schedule(self) -> str:
         run, warmup = self.schedule.iters, self.schedule.warmup_iters

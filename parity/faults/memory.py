@@ -19,7 +19,7 @@ from parity.diagnosis import calls
 from parity.traces import Trace
 
 CHANGING = ("observe", "train_step", "start_training", "evaluate_losses", "replay")
-STATELESS = ("side", "dropout", "dtype")  # attributes that no call changes
+STATELESS = ("side", "dropout", "dtype", "optimizer_settings")  # what no call changes
 ON_DISK = 2**18  # bytes of arrays from which on an answer goes to disk
 ALIGNED = 64
 

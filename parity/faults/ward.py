@@ -21,6 +21,7 @@ from parity.faults.judging import Changes, explains
 from parity.faults.memory import RememberedSide
 from parity.faults.score import Outcome, Score, said
 from parity.traces import Trace
+from parity.training import steps
 
 Progress = Callable[[str, str], None]
 TRIES = 3  # sites of a kind that are looked at for one at which the fault changes a number
@@ -103,7 +104,8 @@ class Ward:
     def _rehearse(self) -> None:
         """Lets the reference take its optimizer steps alone, so that the port's are taken while it rests.
 
-        With both optimizers in memory a large model takes half as much again.
+        With both optimizers in memory a large model takes half as much again. The steps of the trajectory are taken as
+        the diagnosis looks at them, too.
         """
         bench, port, kept = self.bench, self.bench.port, dict(self.bench.traces)
         bench.port = _Nobody()
@@ -117,6 +119,13 @@ class Ward:
             bench.port = port
             bench.traces.clear()
             bench.traces.update(kept)
+            bench.reference.end_training()
+            _trim()
+        if bench.case.why_not("trajectory") is None:
+            bench._restore()
+            schedule = bench.case.trajectory
+            for _ in steps(bench.reference, schedule, bench.batch, whole=schedule.steps - 1):
+                pass
             bench.reference.end_training()
             _trim()
 
