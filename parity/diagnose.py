@@ -17,7 +17,20 @@ from parity import official
 from parity.case import Schedule
 from parity.chain import recorded_data
 from parity.compare import Finding, StageResult, compare_point
-from parity.diagnosis import calls, carried, conditioning, data, glue, gradients, leaf, losses, metrics, runs, training
+from parity.diagnosis import (
+    calls,
+    carried,
+    conditioning,
+    data,
+    glue,
+    gradients,
+    leaf,
+    losses,
+    metrics,
+    resizing,
+    runs,
+    training,
+)
 from parity.isolation import RemoteSide
 from parity.traces import Trace
 from parity.training import steps
@@ -159,7 +172,11 @@ def _forward(bench: Any, finding: Finding, *, train: bool = False) -> str:
     name, paths = _leaf(finding, *sides, rules)
     repeated = runs.explain_missing(finding, _both(bench, "forward_train" if train else "forward"))
     if repeated:
-        return repeated
+        stage = "forward_train" if train else "forward"
+        shapes = (
+            glue.misshapen(_glue(bench, inputs, train), inputs) if "crash" in bench.traces["port", stage].meta else ""
+        )
+        return f"{shapes}; {repeated}" if shapes else repeated
     if paths is not None:
         held = {key: np.asarray(value) for key, value in bench.plan.forward(bench.initial).items()}
         layer = leaf.Leaf(*sides, paths, inputs, train=train)
@@ -347,7 +364,8 @@ def _data(bench: Any, finding: Finding) -> str:
     idle = data.idle_transform(lambda: make(recorded.seed))
     if idle:
         return f"{idle} has no effect: without it, the port's pipeline makes the same"
-    return data.explain(finding, make(recorded.seed), recorded.points)
+    other = resizing.explain(lambda: make(recorded.seed), lambda made: data.agree(made, recorded.points))
+    return other or data.explain(finding, make(recorded.seed), recorded.points)
 
 
 def _postprocess(bench: Any, finding: Finding) -> str:

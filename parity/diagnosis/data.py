@@ -51,6 +51,11 @@ def explain(finding: Finding, own: Arrays, recorded: Digests) -> str:
     return f"no known change of {name} gives upstream's ({where}): an interpolation, a crop, or a draw; no cause found"
 
 
+def agree(made: Arrays, recorded: Digests) -> bool:
+    """Whether all arrays are upstream's."""
+    return all(name in made and _agrees(made[name], numbers) for name, numbers in recorded.items())
+
+
 def _agrees(array: np.ndarray, recorded: tuple[tuple[int, ...], np.ndarray]) -> bool:
     shape, numbers = recorded
     own = digest(array)

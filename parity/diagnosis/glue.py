@@ -66,6 +66,16 @@ def explain(finding: Finding, glue: Glue, inputs: Sequence[np.ndarray], port: An
     return _fed(glue) or _of_value(name, glue, known)
 
 
+def misshapen(glue: Glue, inputs: Sequence[np.ndarray]) -> str:
+    """The first call of the port that gets what the reference's gets and returns another shape; "" if none does."""
+    known = glue.known(glue.reference, inputs, glue.outputs)
+    for own in glue.port.calls:
+        partner = _partner(own, glue.reference) if all(known.name(value) for value in own.inputs) else None
+        if partner is not None and partner.output.shape != own.output.shape:
+            return _of_output(own, partner)
+    return ""
+
+
 def _fed(glue: Glue) -> str:
     """The first call that both sides make at the same place, and that gets something else in the port.
 

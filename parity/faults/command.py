@@ -86,7 +86,7 @@ def _side_by_side(
             [case.name for case in cases],
             progress=say,
             died=died,
-            needs=[1.5 * stages.memory_needed(case) for case in cases],
+            needs=[1.25 * stages.memory_needed(case) for case in cases],
             times=[stages.time_expected(case) for case in cases],
             memory=0.9 * workers.physical_memory(),
             finished=finished,
