@@ -30,7 +30,8 @@ check: $(READY)
 	$(BIN)/python parity/check.py
 
 self-test: $(READY)
-	$(BIN)/python parity/check.py --self-test --seeds 20 --json benchmarks/self_test.json --md benchmarks/self_test.md
+	mkdir -p output
+	$(BIN)/python parity/check.py --self-test --seeds 20 --json output/self_test.json --md benchmarks/self_test.md
 
 # one thread per worker: two test processes on two cores are faster than one that uses both
 test: $(READY)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -20,7 +19,7 @@ from parity.isolation import RemoteSide
 from parity.known import RunningVariance
 from parity.traces import Trace, digest, digested
 from parity.training import largest_changes, merged, steps, train
-from parity.weights import Plan, plan, rename, rename_module
+from parity.weights import Plan, plan, rename_module, translate
 
 NUMERICS = ("forward", "forward_train", "loss", "gradients")  # stages that are also run in float32
 LARGE = 2**29  # bytes of one side's trace of gradients, or of an optimizer step; of more, only what differs is kept
@@ -483,26 +482,3 @@ def _built(name: str, build: Callable[[], Any]) -> Any:
         return build()
     except (Exception, SystemExit) as error:
         raise SideError(f"the {name} cannot be built: {type(error).__name__}: {error}") from error
-
-
-def translate(point: str, rules: Sequence[Any], *, modules: bool) -> str:
-    """A reference point's name in the port's spelling.
-
-    Args:
-        point: its name.
-        rules: of the case.
-        modules: whether names without a slash are those of modules, and not of tensors.
-    """
-    head, slash, tail = point.rpartition("/")
-    kind = head.rpartition("/")[2]
-    if kind in ("output", "loss", "schedule") or re.match(r"input\.\d+$|losses\.", tail):
-        return point
-    path, at, repeat = tail.partition("@")
-    if kind == "dropout" or (modules and not kind):
-        return f"{head}{slash}{rename_module(path, rules)}{at}{repeat}"
-    owner, _, last = path.rpartition(".")
-    if not kind and last == "output":
-        return f"{rename_module(owner, rules)}.output{at}{repeat}"
-    if kind == "optimizer":
-        return f"{head}{slash}{rename(owner, rules)}.{last}"
-    return f"{head}{slash}{rename(path, rules)}"

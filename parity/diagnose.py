@@ -172,10 +172,8 @@ def _forward(bench: Any, finding: Finding, *, train: bool = False) -> str:
     name, paths = _leaf(finding, *sides, rules)
     repeated = runs.explain_missing(finding, _both(bench, "forward_train" if train else "forward"))
     if repeated:
-        stage = "forward_train" if train else "forward"
-        shapes = (
-            glue.misshapen(_glue(bench, inputs, train), inputs) if "crash" in bench.traces["port", stage].meta else ""
-        )
+        crashed = "crash" in bench.traces["port", finding.point.partition("/")[0]].meta
+        shapes = glue.misshapen(_glue(bench, inputs, train), inputs) if crashed else ""
         return f"{shapes}; {repeated}" if shapes else repeated
     if paths is not None:
         held = {key: np.asarray(value) for key, value in bench.plan.forward(bench.initial).items()}

@@ -6,11 +6,11 @@ Only what can be compared is here: of two ways to say the same (a size or a fact
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, Union
 
 import numpy as np
 
-Read = str | Callable[[Any], Any]  # an attribute, or a function of the layer
+Read = Union[str, Callable[[Any], Any]]  # an attribute, or a function of the layer
 
 
 def pair(value: Any) -> Any:

@@ -216,3 +216,26 @@ def _wrong_shape(name: str, shape: tuple[int, ...], tensor: PortTensor, transpos
     elif shape == tuple(reversed(expected)) and len(shape) == 2:
         hint = f'; if it is meant to be transposed, declare Transpose(r"^{re.escape(name)}$")'
     return f"{name} {shape} does not fit the port's {tensor.name}, which takes {expected}{hint}"
+
+
+def translate(point: str, rules: Sequence[Rule], *, modules: bool) -> str:
+    """A reference point's name in the port's spelling.
+
+    Args:
+        point: its name.
+        rules: of the case.
+        modules: whether names without a slash are those of modules, and not of tensors.
+    """
+    head, slash, tail = point.rpartition("/")
+    kind = head.rpartition("/")[2]
+    if kind in ("output", "loss", "schedule") or re.match(r"input\.\d+$|losses\.", tail):
+        return point
+    path, at, repeat = tail.partition("@")
+    if kind == "dropout" or (modules and not kind):
+        return f"{head}{slash}{rename_module(path, rules)}{at}{repeat}"
+    owner, _, last = path.rpartition(".")
+    if not kind and last == "output":
+        return f"{rename_module(owner, rules)}.output{at}{repeat}"
+    if kind == "optimizer":
+        return f"{head}{slash}{rename(owner, rules)}.{last}"
+    return f"{head}{slash}{rename(path, rules)}"

@@ -76,12 +76,7 @@ def self_test(
     Raises:
         CaseError: for an unknown kind, or less than one run or site.
     """
-    for name, count in (("seeds", seeds), ("sites", sites)):
-        if count < 1:
-            raise CaseError(f"--{name} {count}: expected a positive number")
-    unknown = sorted(set(kinds or ()) - set(KINDS))
-    if unknown:
-        raise CaseError(f"there is no kind of fault {unknown[0]!r}; kinds are {', '.join(KINDS)}")
+    _check_arguments(kinds or (), seeds=seeds, sites=sites)
     score = Score(seed=seed, seeds=seeds, sites=sites)
     say = progress or _silent
     chosen: dict[str, tuple[int, int]] = {}
@@ -99,6 +94,15 @@ def self_test(
         if so_far is not None:
             so_far(score)
     return score
+
+
+def _check_arguments(kinds: Sequence[str], **counts: int) -> None:
+    for name, count in counts.items():
+        if count < 1:
+            raise CaseError(f"--{name} {count}: expected a positive number")
+    unknown = sorted(set(kinds) - set(KINDS))
+    if unknown:
+        raise CaseError(f"there is no kind of fault {unknown[0]!r}; kinds are {', '.join(KINDS)}")
 
 
 def _visit(case: Case, small: Case, deal: Deal, score: Score, *, seed: int, sites: int, say: Progress) -> None:

@@ -503,6 +503,8 @@ def newer_than_38(source):
             continue
         if isinstance(node, ast.Subscript) and isinstance(node.value, ast.Name) and node.value.id in generic:
             found.append(f"line {node.lineno}: {ast.unparse(node)}")
+        if isinstance(node, ast.BinOp) and isinstance(node.op, ast.BitOr) and _names_types(node):
+            found.append(f"line {node.lineno}: {ast.unparse(node)}")
         if isinstance(node, ast.Attribute) and node.attr in {"removeprefix", "removesuffix", "pairwise", "cache"}:
             found.append(f"line {node.lineno}: {ast.unparse(node)}")
         if isinstance(node, ast.Call) and any(k.arg in {"strict", "kw_only", "slots"} for k in node.keywords):
@@ -511,10 +513,23 @@ def newer_than_38(source):
     return found
 
 
+def _names_types(union):
+    """Whether one side of a `|` is a type, such as `str`, or None."""
+    types = {"str", "bytes", "int", "float", "bool", "dict", "list", "tuple", "set", "Any", "None", "Callable"}
+    return any(ast.unparse(side).partition("[")[0] in types for side in (union.left, union.right))
+
+
 def test_the_search_for_newer_python_finds_it():
-    for source in ("match x:\n    case 1: pass", "T = dict[str, int]", "zip(a, b, strict=True)", "x.removeprefix('a')"):
+    for source in (
+        "T = str | Callable[[int], str]",
+        "T = None | x",
+        "match x:\n    case 1: pass",
+        "T = dict[str, int]",
+        "zip(a, b, strict=True)",
+        "x.removeprefix('a')",
+    ):
         assert newer_than_38(source), source
-    assert newer_than_38("from __future__ import annotations\ndef f(x: dict[str, int]) -> list[int]: ...") == []
+    assert newer_than_38("from __future__ import annotations\ndef f(x: dict[str, int]) -> int | None: y = a | b") == []
 
 
 def test_what_an_torch_old_lacks_behaves_like_todays():

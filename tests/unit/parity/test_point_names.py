@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from parity import Rename
-from parity.bench import translate
+from parity.weights import translate
 
 RULES = (Rename(r"^backbone\.", "body."), Rename(r"\.norm\.weight$", ".bn.scale"), Rename(r"\.norm\.", ".bn."))
 
