@@ -16,6 +16,8 @@ from paddle import nn
 
 from paddleseg_ext.registry import LOSSES
 
+_ENDS = 63.99  # from here on Paddle's cross-entropy of a pixel may be cut, on a CPU (3.3.1)
+
 
 def pixel_cross_entropy(logits: paddle.Tensor, label: paddle.Tensor, ignore_index: int) -> paddle.Tensor:
     """Cross-entropy of each pixel, (N, H, W); 0 where the label is ignored.
@@ -27,7 +29,18 @@ def pixel_cross_entropy(logits: paddle.Tensor, label: paddle.Tensor, ignore_inde
     """
     channels_last = paddle.transpose(logits, [0, 2, 3, 1])  # on a CPU a third faster than axis=1
     loss = F.cross_entropy(channels_last, label.unsqueeze(-1), ignore_index=ignore_index, reduction="none")
-    return loss.squeeze(-1)
+    loss = loss.squeeze(-1)
+    if loss.place.is_cpu_place() and loss.size and float(loss.max()) >= _ENDS:
+        loss = loss + (_exact_cross_entropy(logits, label, ignore_index) - loss).detach()
+    return loss
+
+
+@paddle.no_grad()
+def _exact_cross_entropy(logits: paddle.Tensor, label: paddle.Tensor, ignore_index: int) -> paddle.Tensor:
+    """The same from its definition, four times as slow: on a CPU Paddle's own ends at 64, with the right gradient."""
+    known = paddle.where(label == ignore_index, paddle.zeros_like(label), label)
+    picked = paddle.take_along_axis(logits, known.unsqueeze(1), 1).squeeze(1)
+    return paddle.where(label == ignore_index, paddle.zeros_like(picked), paddle.logsumexp(logits, axis=1) - picked)
 
 
 def pixel_class_weight(weights: Sequence[float], label: paddle.Tensor, ignore_index: int, dtype: Any) -> paddle.Tensor:
