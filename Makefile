@@ -8,7 +8,7 @@ REQUIREMENTS := $(wildcard requirements/*.txt)
 .PHONY: help setup check self-test test unit lint format bench demo clean
 
 help:
-	@echo "make check   prove every port equal to its original (six minutes on two cores, and 20 GB)"
+	@echo "make check   prove every port equal to its original (four to six minutes on two cores, and 20 GB)"
 	@echo "make test    run all tests"
 	@echo "make self-test  plant every kind of mistake in every port, and score what the check finds (hours)"
 	@echo "make demo    train STDC1 on a small generated city, evaluate and predict"

@@ -54,10 +54,10 @@ def first_of_equals() -> Iterator[None]:
     """Within it `topk` and `sort` take equal elements in the order of `ties`, as the port's do.
 
     The kernels below torch's functions are replaced, so that it does not matter how a model calls them, and who watches
-    its functions sees them. A torch that does not let kernels be replaced (before 1.10) keeps its own.
+    its functions sees them. A torch that does not let kernels be replaced and put back (before 2.1) keeps its own.
     """
     library = getattr(getattr(torch, "library", None), "Library", None)
-    if library is None or _replaced:
+    if not hasattr(library, "_destroy") or _replaced:
         yield
         return
     _replaced.extend(_KERNELS)
