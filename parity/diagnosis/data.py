@@ -249,6 +249,8 @@ def _other_outputs(outputs: Arrays) -> Iterable[tuple[str, Arrays]]:
 def keywords(port: Any, outputs: Arrays, expected: Arrays, point: str, function: Any, owners: Sequence[Any]) -> str:
     """Which keyword of a function that post-processing calls, at its default or another value, makes it agree.
 
+    Of several it is that with which most arrays agree: of the first one, another setting may happen to make the same.
+
     Args:
         port: the Paddle side.
         outputs: which both sides got.
@@ -257,14 +259,14 @@ def keywords(port: Any, outputs: Arrays, expected: Arrays, point: str, function:
         function: such as `paddleseg_ext.postprocess.panoptic_deeplab`.
         owners: modules under whose name it is called.
     """
+    best, most = "", 0
     for name, parameter in inspect.signature(function).parameters.items():
-        if not isinstance(parameter.default, (int, float)):
-            continue
-        for value in _around(parameter.default):
+        for value in _around(parameter.default) if isinstance(parameter.default, (int, float)) else ():
             got = _with_keyword(port, outputs, function, owners, {name: value})
-            if point in got and np.array_equal(got[point], expected[point]):
-                return f"with {name}={values.short(value)} {point} agrees: this setting is another"
-    return ""
+            agreeing = {key for key, array in expected.items() if key in got and np.array_equal(got[key], array)}
+            if point in agreeing and len(agreeing) > most:
+                best, most = f"with {name}={values.short(value)} {point} agrees: this setting is another", len(agreeing)
+    return best
 
 
 def _around(value: float) -> list[float]:
