@@ -132,7 +132,9 @@ def _label_values(array: np.ndarray, numbers: np.ndarray) -> str:
             text = f"upstream ignores pixels ({IGNORED}) that the port gives another id"
         return f"{text}: in every sampled pixel, upstream's {shown}"
     if numbers[1] == IGNORED and IGNORED not in own:
-        return f"upstream ignores pixels ({IGNORED}), the port none: they became other classes, such as 0"
+        became = {b for a, b in pairs if a == IGNORED}
+        what = f"class {became.pop()} in every sampled pixel" if len(became) == 1 else "other classes, such as 0"
+        return f"upstream ignores pixels ({IGNORED}), the port none: they became {what}"
     share = f"in {100 * float(np.mean(samples != theirs)):.3g} % of the sampled pixels" if changed else "somewhere"
     kinds = f" (upstream's {shown})" if shown else ""
     blurred = _between(array.astype(int))

@@ -105,7 +105,7 @@ def loss_mean_all(patient: Patient) -> Iterator[Fault]:
     labels = [v for v in patient.targets.values() if v.dtype.kind in "iu" and (v == 255).any()]
     for term in patient.terms() if labels else ():
         share = float((labels[0] != 255).mean())
-        words = (r"valid|all pixels|ignored", re.escape(f"{share:.6g}"))
+        words = (r"valid|all pixels|ignored", re.escape(f"{share:.8f}"[:6]))
         yield _edited("loss-mean-all", term, lambda value, _, share=share: value * share, words)
 
 
