@@ -7,7 +7,7 @@ process; of sides in processes of their own, only settings are compared.
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import islice
 from typing import Any
 
@@ -139,16 +139,21 @@ def _rounding(bench: Any, finding: Finding) -> str:
     stage, _, name = finding.point.partition("/")
     inputs, targets = bench.batch()
 
-    def observe(moved: Sequence[np.ndarray]) -> np.ndarray | None:
+    def observe(inputs: Sequence[np.ndarray], state: Mapping[str, np.ndarray]) -> np.ndarray | None:
+        bench.reference.load(state)
         backward = stage == "gradients"
-        trace = bench.reference.observe(moved, targets, train=stage != "forward", backward=backward)
+        trace = bench.reference.observe(inputs, targets, train=stage != "forward", backward=backward)
         points = {key.partition("/")[2] if backward else key: value for key, value in trace.points.items()}
         meta = {} if backward else {"leaves": trace.meta["leaves"]}
         return bench.translated(Trace(points, meta)).points.get(name)
 
+    def moved() -> Iterator[np.ndarray | None]:
+        yield observe(conditioning.nudged(inputs), bench.initial)
+        yield observe(inputs, conditioning.nudged_state(bench.initial))
+
     try:
         expected = bench.translated(bench.traces["reference", stage]).points.get(name)
-        found = conditioning.explain(finding, expected, observe, inputs)
+        found = conditioning.explain(finding, expected, moved())
         bench._restore()
         return found
     except Exception:  # a side that was recorded elsewhere does not know other inputs

@@ -28,6 +28,7 @@ NUM_CLASSES = 19
 BATCH = 2
 TRAIN_SIZE = (64, 32)  # (width, height)
 LEARNING_RATE = 1e-3
+LARGEST = {"semantic": 16.0, "center": 1.0, "offset": 32.0}  # magnitudes that post-processing is made for
 POSTPROCESS = {"thing_ids": samples.THING_IDS, "stuff_area": 64, "top_k": 20}
 
 
@@ -272,11 +273,21 @@ def _segmented(outputs: Mapping[str, Any], segment: Any) -> dict[str, np.ndarray
     """Panoptic ids and instances of the model's outputs, and of those that are made up."""
     points = {}
     for index in range(len(outputs["semantic"])):
-        maps = [outputs[name][index] for name in ("semantic", "center", "offset")]
+        maps = [_at_most(limit, outputs[name][index]) for name, limit in LARGEST.items()]
         points.update(samples.as_points(f"image{index}", *segment(*maps, **POSTPROCESS), discrete=True))
     for name, (*maps, settings) in samples.edge_cases().items():
         points.update(samples.as_points(name, *segment(*maps, **settings), discrete=True))
     return points
+
+
+def _at_most(limit: float, values: Any) -> np.ndarray:
+    """The values, divided by a power of two if any is larger than the limit: no digit changes.
+
+    Those of made-up weights may be 1e19, where all distances between pixels and centers are equal but for rounding.
+    """
+    array = np.asarray(values)
+    _, exponent = np.frexp(np.abs(array).max() / limit)
+    return array * 2.0 ** -max(int(exponent), 0)
 
 
 def _case(name: str, recipe: Recipe) -> Case:

@@ -512,19 +512,26 @@ def test_a_number_that_moves_with_its_inputs_last_bit_is_not_called_a_mistake():
         return np.array([value[1] - value[0]])  # 2^-26 of numbers that are known to 2^-53: to 7e-9
 
     expected = small_difference([x])
-    said = conditioning.explain(Finding("forward/x", "fail", 3e-8), expected, small_difference, [x])
+    moved = small_difference(conditioning.nudged([x]))
+    said = conditioning.explain(Finding("forward/x", "fail", 3e-8), expected, [None, expected, moved])
     assert "moves by" in said and "last bit" in said
 
 
 def test_a_difference_that_rounding_does_not_explain_is_looked_into():
     x = np.array([1.0, 2.0])
-    assert conditioning.explain(Finding("forward/x", "fail", 3e-8), x**2, lambda inputs: inputs[0] ** 2, [x]) == ""
+    moved = conditioning.nudged([x])[0] ** 2
+    assert not np.array_equal(moved, x**2) and np.allclose(moved, x**2, rtol=1e-15)
+    assert conditioning.explain(Finding("forward/x", "fail", 3e-8), x**2, [moved]) == ""
+
+
+def test_weights_are_moved_by_their_last_bits_and_counts_stay():
+    state = {"weight": np.ones((3, 4)), "num_batches_tracked": np.array(7)}
+    moved = conditioning.nudged_state(state)
+    assert set(np.unique(moved["weight"])) == {1.0 - 2.0**-52, 1.0 + 2.0**-52} and moved["num_batches_tracked"] == 7
 
 
 def test_a_large_difference_is_never_rounding():
-    found = conditioning.explain(
-        Finding("forward/x", "fail", 1e-3), np.ones(2), lambda inputs: np.zeros(2), [np.ones(2)]
-    )
+    found = conditioning.explain(Finding("forward/x", "fail", 1e-3), np.ones(2), [np.zeros(2)])
     assert found == ""
 
 
