@@ -24,6 +24,13 @@ _NUMBERS = {
     "seconds": "seconds",
 }
 """Columns of the table by case: of `Score.by_case`, and their titles."""
+TITLE = """# The harness's own score
+
+Mistakes are planted in ports that are correct, one at a time. *caught*: a stage of `parity/check.py` fails;
+*localised*: its first divergence is where the mistake is; *explained*: the stated cause names it. *equivalent* mistakes
+change no number where they were planted, and are not counted. `make self-test` writes this page; how it scores is in
+[parity/README.md](../parity/README.md).
+"""
 Plant = Callable[..., Score]
 """`self_test` with all that it takes but the cases and what it is told to call."""
 
@@ -56,7 +63,7 @@ def run(cases: Sequence[Case], plant: Plant, *, jobs: int, json_path: str | None
     if md_path:
         old = md_path.read_text(encoding="utf-8") if md_path.exists() else ""
         table = markdown(score)
-        guard.write(md_path, between(old, "self-test", table) or f"{table}\n")
+        guard.write(md_path, between(old, "self-test", table) or f"{TITLE}\n{table}\n")
     if json_path == "-":
         sys.stdout.write(json.dumps(score.to_dict(), indent=1) + "\n")
     else:

@@ -195,6 +195,7 @@ def test_several_ports_are_tested_beside_each_other_as_one_after_the_other(tmp_p
             timed.pop("seconds")
     assert one == two and set(two["cases"]) == {"mine", "other"} and two["clean_runs"] == 4
     text = (tmp_path / "score.md").read_text()
+    assert text.startswith("# The harness's own score\n")
     assert "| other | 3 | 3 | 3 | 3 | 0 | 0 | 1 | 0 |" in text and "| relu-missing | " in text
     assert "mine: no place for 1 of" in text and "false alarms 0 of 4 correct runs" in text
 
