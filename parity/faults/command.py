@@ -197,7 +197,7 @@ def totals(score: Score) -> str:
     parts = []
     for what in WHATS:
         good, counted = score.rate(what)
-        parts.append(f"{what} {good} of {counted}" + (f" ({100 * good / counted:.0f} %)" if counted else ""))
+        parts.append(f"{what} {good} of {counted}" + (f" ({100 * good // counted} %)" if counted else ""))
     equivalent = sum(outcome.verdict == "equivalent" for outcome in score.outcomes)
     parts += [f"{equivalent} equivalent", f"false alarms {len(score.alarms)} of {score.clean} correct runs"]
     return ", ".join(parts)
