@@ -153,11 +153,11 @@ def _rounding(bench: Any, finding: Finding) -> str:
 
     try:
         expected = bench.translated(bench.traces["reference", stage]).points.get(name)
-        found = conditioning.explain(finding, expected, moved())
-        bench._restore()
-        return found
+        return conditioning.explain(finding, expected, moved())
     except Exception:  # a side that was recorded elsewhere does not know other inputs
         return ""
+    finally:
+        bench._restore()
 
 
 # --- one function per stage -----------------------------------------------------------------------------------------
